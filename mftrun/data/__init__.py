@@ -1,0 +1,1 @@
+"""From files to token stores: sources, samples, templates, splits. Free of torch."""

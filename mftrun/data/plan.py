@@ -1,0 +1,133 @@
+"""Plans: which rows each optimizer step trains, and how ranks and micro-batches share them.
+
+A plan is a function of the data, the seed and the epoch. The number of ranks and the micro-batch size only
+say how a global batch is dealt out, so a run's place in its data is two numbers (`Position`) and may be
+taken up by another number of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mftrun.data.mixture import Int64Array, Sampler, generator
+from mftrun.data.rows import RowBuilder, RowPlan
+
+# Separates this stream of random numbers from the sampler's.
+_ROW_STREAM = 2
+
+
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """Rows in the order they are trained, cut into global batches.
+
+    Attributes:
+        rows: the rows; all row indices below point into it.
+        global_batch_size: rows in a global batch; the last one of the epoch may hold fewer.
+    """
+
+    rows: RowPlan
+    global_batch_size: int
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches, that is optimizer steps, in the epoch."""
+        return -(-self.rows.num_rows // self.global_batch_size)
+
+    def rows_of(self, batch_index: int) -> Int64Array:
+        """Return the row indices of one global batch."""
+        assert 0 <= batch_index < max(1, self.num_batches)
+        start = batch_index * self.global_batch_size
+        return np.arange(start, min(start + self.global_batch_size, self.rows.num_rows))
+
+    def window(self, batch_index: int, rank: int, world_size: int, micro_batch_size: int) -> list[Int64Array]:
+        """Return one rank's micro-batches of a global batch, each an array of row indices.
+
+        Every rank gets the same number of micro-batches, the least that holds the batch; the last may be
+        smaller, or empty. Rows are dealt from long to short: the j-th micro-batches of all ranks have
+        similar lengths, so they pad little, and the one that needs most memory comes first.
+        """
+        assert 0 <= rank < world_size
+        rows = self.rows_of(batch_index)
+        rows = rows[np.argsort(-self.rows.lengths[rows], kind="stable")]
+        turn = micro_batch_size * world_size
+        return [rows[start : start + turn][rank::world_size] for start in range(0, len(rows), turn)]
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """The next global batch to train: all that a checkpoint needs to keep about the data order."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """Makes the plan of any epoch.
+
+    Attributes:
+        lengths: int64[S], tokens of each sample.
+        task: int[S], task of each sample.
+        sampler: chooses and orders an epoch's samples.
+        rows: groups them into rows and orders the rows.
+        seed: the run's seed.
+        global_batch_size: rows per optimizer step over all ranks.
+        max_length: most tokens a row may hold.
+    """
+
+    lengths: Int64Array
+    task: npt.NDArray[Any]
+    sampler: Sampler
+    rows: RowBuilder
+    seed: int
+    global_batch_size: int
+    max_length: int
+
+    def epoch(self, epoch: int) -> EpochPlan:
+        """Return the plan of an epoch (0-based): always the same for the same fields."""
+        order = self.sampler.order(self.task, self.seed, epoch)
+        plan = self.rows.plan(self.lengths, order, self.max_length)
+        rng = generator(self.seed, epoch, _ROW_STREAM)
+        arranged = self.rows.arrange(plan.lengths, self.global_batch_size, rng)
+        return EpochPlan(plan.take(arranged), self.global_batch_size)
+
+    def total_batches(self, epochs: float) -> int:
+        """Return the optimizer steps in `epochs` epochs; a begun step of a fractional epoch counts whole.
+
+        Every epoch is planned for it, because a sampler may give each a different number of rows.
+        """
+        whole = math.floor(epochs)
+        steps = sum(self.epoch(epoch).num_batches for epoch in range(whole))
+        if epochs == whole:
+            return steps
+        # 1.1 - 1 is a little more than 0.1 and must not cost a step.
+        return steps + math.ceil((epochs - whole) * self.epoch(whole).num_batches - 1e-9)
+
+    def batches(self, start: Position) -> Iterator[tuple[Position, EpochPlan]]:
+        """Yield the global batches from `start` on, epoch after epoch, without end.
+
+        A `start` past the last batch of its epoch means the first batch of the next.
+        """
+        epoch, first = start.epoch, start.batch
+        while True:
+            plan = self.epoch(epoch)
+            assert plan.num_batches, "preparing the data refuses to leave none"
+            for batch in range(first, plan.num_batches):
+                yield Position(epoch, batch), plan
+            epoch, first = epoch + 1, 0
+
+
+def evaluation_plan(lengths: Int64Array, rows: RowBuilder, max_length: int) -> EpochPlan:
+    """Return a plan of all samples as a single global batch, free of any random number.
+
+    A rank evaluates `plan.window(0, rank, world_size, rows_per_micro_batch)`: over all ranks that is every
+    row once, in equally many micro-batches on each rank.
+    """
+    plan = rows.plan(lengths, np.arange(len(lengths)), max_length)
+    return EpochPlan(plan, global_batch_size=max(1, plan.num_rows))

@@ -1,0 +1,96 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial-"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one step: readers see the old content or the new, never a part.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the old file is untouched.
+    """
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as indented JSON, in one step (see :func:`write_text`)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a scratch folder that becomes ``path`` once the block ends, or vanishes if it raises.
+
+    An earlier folder at ``path`` stays until the new one is complete.
+
+    Args:
+        path: Where the folder shall appear.
+
+    Yields:
+        The scratch folder, beside ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+        _sync_tree(partial)
+        _swap(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what a killed run left unfinished in ``folder``."""
+    for leftover in folder.glob(f"{PARTIAL}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _swap(new: Path, path: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f"{PARTIAL}old-{path.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,80 @@
+"""job=train: fine-tune one model on several tasks at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mftrun.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mftrun.launch import RankContext
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What the parent hands to every rank.
+
+    Attributes:
+        config: The resolved configuration.
+        run_dir: The run's folder; the data and the tokenizer are already in it.
+        checkpoint: Where to resume from; None starts from the beginning.
+    """
+
+    config: Mapping[str, Any]
+    run_dir: Path
+    checkpoint: Path | None
+
+
+class TrainJob:
+    """Prepares the data once, then trains on all ranks."""
+
+    def run(self, config: Mapping[str, Any], run_dir: Path) -> float | None:
+        """Runs the job in the parent process.
+
+        Args:
+            config: The resolved configuration, already checked.
+            run_dir: The run's folder.
+
+        Returns:
+            The best watched validation loss, or None where nothing was validated.
+
+        Raises:
+            MftrunError: Anything that the user can put right.
+        """
+        from mftrun import launch
+        from mftrun.jobs.preparation import check_parts, prepare_data, strategy_of
+        from mftrun.training.changes import load_config, refuse_changes
+        from mftrun.training.checkpoint import find_resume
+
+        launch.warm_up()
+        check_parts(config)
+        checkpoint = find_resume(config["resume"], run_dir)
+        if checkpoint is not None and not config["checkpoint"]["allow_changed_config"]:
+            refuse_changes(load_config(checkpoint), config)
+        prepare_data(config, run_dir, resuming=checkpoint is not None)
+        payload = Payload(config, run_dir, checkpoint)
+        processes = strategy_of(config).processes()
+        result: float | None = launch.run_ranks(
+            train_rank, payload, num_processes=processes, log_file=run_dir / "mftrun.log"
+        )
+        return result
+
+
+def train_rank(context: RankContext, payload: Payload) -> float | None:
+    """Runs the job in one rank; what rank 0 returns is the result of the run."""
+    from mftrun.jobs.assembly import assemble
+    from mftrun.jobs.completion import complete
+
+    run = assemble(context, payload)
+    with run.tracked():
+        if payload.checkpoint is not None:
+            run.trainer.restore(payload.checkpoint)
+        if run.trainer.run():
+            complete(run)
+    return run.trainer.progress.best_value

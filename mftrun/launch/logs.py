@@ -1,0 +1,56 @@
+"""Logging inside a rank: one log file for the whole run, rank 0 in full, the others when it matters."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+QUIET_LOGGERS = (
+    "accelerate",
+    "datasets",
+    "filelock",
+    "fsspec",
+    "httpcore",
+    "httpx",
+    "huggingface_hub",
+    "matplotlib",
+    "peft",
+    "torch",
+    "transformers",
+    "urllib3",
+)
+"""Libraries whose messages below WARNING tell a user nothing."""
+
+
+def configure_logging(rank: int, log_file: Path | None, level: int = logging.INFO) -> None:
+    """Send this rank's log records and Python warnings to the console and to the run's log file.
+
+    Args:
+        rank: 0 logs from `level` on; other ranks from WARNING on, marked with their number.
+        log_file: The run's one log, appended to; None for the console alone.
+        level: The lowest level that rank 0 logs.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if log_file is not None:
+        handlers.append(logging.FileHandler(log_file, mode="a", encoding="utf-8"))
+    text = LOG_FORMAT if rank == 0 else LOG_FORMAT.replace("%(message)s", f"[rank {rank}] %(message)s")
+    logging.basicConfig(
+        format=text,
+        datefmt=DATE_FORMAT,
+        level=level if rank == 0 else max(level, logging.WARNING),
+        handlers=handlers,
+        force=True,
+    )
+    logging.captureWarnings(True)
+    for name in QUIET_LOGGERS:
+        _quieten(logging.getLogger(name))
+
+
+def _quieten(logger: logging.Logger) -> None:
+    # Some of these libraries bring a handler of their own, which would keep their warnings out of the file.
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.WARNING)

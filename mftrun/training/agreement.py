@@ -1,0 +1,77 @@
+"""The one small all-reduce of a step: what the global batch holds, and whether to save or stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mftrun.losses.counts import Counts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What one rank brings to the step.
+
+    Attributes:
+        targets: float64 [K], target tokens per task in this rank's window.
+        samples: float64 [K], samples with at least one target, per task.
+        tokens: Non-padding tokens in the window.
+        slots: All positions in the window, padding included.
+        stop: This rank was told to stop.
+        save: This rank was told to save, or the time for it has come.
+    """
+
+    targets: np.ndarray
+    samples: np.ndarray
+    tokens: int
+    slots: int
+    stop: bool
+    save: bool
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The same on every rank: sums over the global batch, and what any rank asked for.
+
+    Attributes:
+        counts: Target tokens and samples per task, on the device.
+        targets: The same target-token counts, on the host.
+        samples: The same sample counts, on the host.
+        tokens: Non-padding tokens.
+        slots: Positions, padding included.
+        stop: Some rank was told to stop.
+        save: Some rank wants a checkpoint.
+    """
+
+    counts: Counts
+    targets: list[int]
+    samples: list[int]
+    tokens: int
+    slots: int
+    stop: bool
+    save: bool
+
+
+def agree(accelerator: Accelerator, ballot: Ballot) -> Agreement:
+    """Sums the ranks' ballots (one all-reduce of 2K + 4 numbers, one read-back)."""
+    tail = [ballot.tokens, ballot.slots, int(ballot.stop), int(ballot.save)]
+    local = np.concatenate([ballot.targets, ballot.samples, np.asarray(tail, dtype=np.float64)])
+    total = accelerator.reduce(torch.from_numpy(local).to(accelerator.device), reduction="sum")
+    values = [int(value) for value in total.tolist()]
+    k = len(ballot.targets)
+    tokens, slots, stop, save = values[2 * k :]
+    return Agreement(
+        counts=Counts(tokens=total[:k], samples=total[k : 2 * k]),
+        targets=values[:k],
+        samples=values[k : 2 * k],
+        tokens=tokens,
+        slots=slots,
+        stop=stop > 0,
+        save=save > 0,
+    )

@@ -1,0 +1,63 @@
+"""Which configuration keys differ between a checkpoint and the run that resumes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mftrun.errors import ConfigError
+
+# Keys whose change leaves every number of the run as it was: where things go, how often they are saved or
+# shown, and how the global batch is split (split invariance).
+FREE = (
+    "name",
+    "output_dir",
+    "resume",
+    "rerun",
+    "allowed_targets",
+    "tracker",
+    "checkpoint",
+    "evaluation",
+    "distributed",
+    "train.log_every",
+    "train.micro_batch_size",
+    "train.gradient_checkpointing",
+)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every leaf of a nested mapping with its dotted key."""
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys that matter to the numbers of a run and differ, each with its old and its new value."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    names = [*before, *(name for name in after if name not in before)]
+    pairs = {name: (before.get(name), after.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _free(name)}
+
+
+def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Stops a resume whose configuration would no longer continue the same run.
+
+    Raises:
+        ConfigError: Names every changed key with both values.
+    """
+    changes = changed_keys(old, new)
+    if changes:
+        lines = "".join(f"\n  {key}: {before!r} -> {after!r}" for key, (before, after) in changes.items())
+        raise ConfigError(
+            "resume",
+            f"the checkpoint was made with other settings:{lines}\n"
+            "Set them back, or add checkpoint.allow_changed_config=true to go on with the new ones.",
+        )
+
+
+def _free(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in FREE)

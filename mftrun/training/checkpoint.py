@@ -1,0 +1,182 @@
+"""Checkpoints of a run: folders that are whole or absent, of which the right ones are kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mftrun.errors import ConfigError
+from mftrun.files import PARTIAL, remove_partial, whole_folder, write_json
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete checkpoint says of itself.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch_end: It was taken where an epoch ended, and is never removed.
+        files: Size in bytes of every other file of the folder.
+    """
+
+    step: int
+    epoch_end: bool
+    files: dict[str, int]
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    Args:
+        run_dir: The run folder.
+        keep_last: How many of the newest to keep, 1 or more.
+        keep_best: Whether the one of the best evaluation is kept as well.
+    """
+
+    def __init__(self, run_dir: Path, keep_last: int = 1, keep_best: bool = True) -> None:
+        self.folder = run_dir / FOLDER
+        self._keep_last = keep_last
+        self._keep_best = keep_best
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / f"step-{step:08d}"
+
+    def complete(self) -> list[Path]:
+        """The whole checkpoints, oldest first. Cut ones are named in a warning."""
+        found = []
+        for path in sorted(self.folder.glob("step-*")):
+            fault = fault_of(path)
+            if fault is None:
+                found.append(path)
+            else:
+                log.warning("ignoring the checkpoint %s: %s", path, fault)
+        return found
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint, if there is one."""
+        return next(reversed(self.complete()), None)
+
+    def holds(self, step: int) -> bool:
+        """Whether a whole checkpoint of this step is there."""
+        return fault_of(self.path(step)) is None
+
+    def save(self, step: int, epoch_end: bool, write: Any) -> Path:
+        """Writes one checkpoint; it appears only when all of it is on disk.
+
+        Args:
+            step: Optimizer steps done.
+            epoch_end: Whether an epoch ends here.
+            write: Called with the scratch folder to fill.
+
+        Raises:
+            OSError: The disk is full, say. Earlier checkpoints are untouched.
+        """
+        remove_partial(self.folder)
+        with whole_folder(self.path(step)) as scratch:
+            write(scratch)
+            sizes = {p.relative_to(scratch).as_posix(): p.stat().st_size for p in scratch.rglob("*") if p.is_file()}
+            write_json(scratch / MANIFEST, {"step": step, "epoch_end": epoch_end, "files": sizes})
+        return self.path(step)
+
+    def prune(self, best_step: int | None) -> None:
+        """Removes what is neither among the newest, nor the best, nor an epoch's end."""
+        complete = self.complete()
+        kept = set(complete[-self._keep_last :])
+        if self._keep_best and best_step is not None:
+            kept.add(self.path(best_step))
+        for path in complete:
+            if path not in kept and not read_manifest(path).epoch_end:
+                _remove(path)
+
+    def drop_after(self, step: int) -> None:
+        """Sets checkpoints of later steps aside: the run goes on from ``step`` and will make new ones."""
+        for path in sorted(self.folder.glob("step-*")):
+            if path.name > self.path(step).name:
+                aside = path.with_name(f"replaced-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                log.warning("set %s aside as %s: the run goes on from step %d", path.name, aside.name, step)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        OSError, ValueError, TypeError: It is missing or not readable.
+    """
+    return Manifest(**json.loads((path / MANIFEST).read_text(encoding="utf-8")))
+
+
+def fault_of(path: Path) -> str | None:
+    """Why a folder is not a whole checkpoint, or None if it is one."""
+    if not path.is_dir():
+        return "there is no such folder"
+    try:
+        files = read_manifest(path).files
+    except (OSError, ValueError, TypeError, AttributeError):
+        return f"its {MANIFEST} is missing or broken"
+    for name, size in files.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} holds {file.stat().st_size} bytes of {size}"
+    return None
+
+
+def find_resume(resume: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint that a run starts from.
+
+    Args:
+        resume: None, ``auto``, or the path of a checkpoint or of a run folder.
+        run_dir: This run's own folder.
+
+    Returns:
+        A whole checkpoint, or None to start from the beginning.
+
+    Raises:
+        ConfigError: The named one is not there or not whole, or ``run_dir`` holds a run and nothing says
+            what to do with it.
+    """
+    own = Checkpoints(run_dir)
+    if resume is None:
+        if any(own.folder.glob("step-*")):
+            raise ConfigError(
+                "output_dir", f"{run_dir} already holds a run; add resume=auto to go on with it, or name another folder"
+            )
+        return None
+    if resume == "auto":
+        return own.newest()
+    return _named(Path(resume))
+
+
+def _named(path: Path) -> Path:
+    if (path / FOLDER).is_dir():
+        newest = Checkpoints(path).newest()
+        if newest is None:
+            raise ConfigError("resume", f"{path} holds no complete checkpoint; start without resume")
+        return newest
+    fault = fault_of(path)
+    if fault is not None:
+        others = Checkpoints(path.parent.parent).complete() if path.parent.name == FOLDER else []
+        hint = f"; the newest whole one is {others[-1]}" if others else ""
+        raise ConfigError("resume", f"{path} cannot be resumed from: {fault}{hint}")
+    return path
+
+
+def _remove(path: Path) -> None:
+    # Renamed first, so that a kill in between never leaves a half-removed folder under its name.
+    doomed = path.with_name(f"{PARTIAL}{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)

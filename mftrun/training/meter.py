@@ -1,0 +1,139 @@
+"""What a log line says: exact per-task means over all ranks since the last one, and how fast it went."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mftrun.losses.metrics import TaskSums
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from mftrun.training.agreement import Agreement
+
+
+class Meter:
+    """Sums since the last record. The losses stay on the device, and on this rank, until they are asked for.
+
+    Args:
+        accelerator: Joins the ranks.
+        tasks: Names, in the order of the task ids.
+    """
+
+    def __init__(self, accelerator: Accelerator, tasks: Sequence[str]) -> None:
+        self._accelerator = accelerator
+        self._tasks = list(tasks)
+        self.seconds = 0.0
+        self._since = time.monotonic()
+        self._last: dict[str, float] = {}
+        self._reset()
+
+    def add(self, nll: torch.Tensor, task_ids: torch.Tensor, share: torch.Tensor) -> None:
+        """Adds one micro-batch, without reading anything back from the device.
+
+        Args:
+            nll: [T] detached.
+            task_ids: int64 [T].
+            share: 0-d detached loss share of this micro-batch.
+        """
+        self._sums.add(nll, task_ids)
+        self._objective += share
+
+    def count(self, agreement: Agreement, **values: float) -> None:
+        """Adds what the ranks agreed on for one step, and keeps ``values`` as the newest."""
+        self._steps += 1
+        self._tokens += agreement.tokens
+        self._slots += agreement.slots
+        self._targets += sum(agreement.targets)
+        self._last = values
+
+    def record(self, weights: Mapping[str, float]) -> dict[str, Any]:
+        """The record of the steps since the last one; starts anew.
+
+        Args:
+            weights: Current task weights, by name.
+        """
+        self._lap()
+        objective, means = self._reduced_means()
+        record: dict[str, Any] = {"train/loss": objective / max(self._steps, 1)}
+        record.update({f"train/loss/{name}": mean for name, mean in means.items()})
+        record.update({f"weight/{name}": weight for name, weight in weights.items()})
+        record.update(self._last)
+        record["tokens_per_second"] = self._tokens / max(self._lap_seconds, 1e-9)
+        record["target_share"] = self._targets / max(self._tokens, 1)
+        record["padding_share"] = 1 - self._tokens / max(self._slots, 1)
+        record["memory_gib"] = _peak_memory() / 2**30
+        self._reset()
+        return record
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keeps the time of what is not training (evaluation, saving) out of the speed."""
+        self._lap()
+        try:
+            yield
+        finally:
+            self._since = time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """The unfinished sums of all ranks together. Every rank must call it."""
+        self._lap()
+        return {
+            "sums": self._reduced().cpu(),
+            "steps": self._steps,
+            "tokens": self._tokens,
+            "slots": self._slots,
+            "targets": self._targets,
+            "lap_seconds": self._lap_seconds,
+            "seconds": self.seconds,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from saved sums: the first rank holds them, the others start from zero."""
+        self._reset()
+        if self._accelerator.is_main_process:
+            vector = state["sums"].to(self._accelerator.device)
+            self._sums.load_vector(vector[:-1])
+            self._objective = vector[-1].clone()
+        self._steps, self._tokens = state["steps"], state["tokens"]
+        self._slots, self._targets = state["slots"], state["targets"]
+        self._lap_seconds, self.seconds = state["lap_seconds"], state["seconds"]
+
+    def _reset(self) -> None:
+        device = self._accelerator.device
+        self._sums = TaskSums(len(self._tasks), device)
+        self._objective = torch.zeros((), dtype=torch.float64, device=device)
+        self._steps = self._tokens = self._slots = self._targets = 0
+        self._lap_seconds = 0.0
+
+    def _lap(self) -> None:
+        now = time.monotonic()
+        self._lap_seconds += now - self._since
+        self.seconds += now - self._since
+        self._since = now
+
+    def _reduced(self) -> torch.Tensor:
+        local = torch.cat([self._sums.vector(), self._objective.reshape(1)])
+        return self._accelerator.reduce(local, reduction="sum")
+
+    def _reduced_means(self) -> tuple[float, dict[str, float]]:
+        vector = self._reduced().cpu()
+        sums = TaskSums(len(self._tasks), torch.device("cpu"))
+        sums.load_vector(vector[:-1])
+        means = {name: mean for name, mean in zip(self._tasks, sums.means(), strict=True) if mean is not None}
+        return float(vector[-1]), means
+
+
+def _peak_memory() -> int:
+    """Peak bytes of this process: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

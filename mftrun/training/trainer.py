@@ -1,0 +1,225 @@
+"""The loop: windows in, an exactly balanced model out, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mftrun.training.agreement import Agreement, Ballot, agree
+from mftrun.training.diagnose import explain_non_finite
+from mftrun.training.meter import Meter
+from mftrun.training.progress import Progress
+from mftrun.training.step import accumulate, clip_gradients, set_rate
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from torch import nn
+
+    from mftrun.data.batch import Batch
+    from mftrun.launch import StopRequest
+    from mftrun.losses.objective import Objective
+    from mftrun.schema import CheckpointConfig, EvaluationConfig, TrainConfig
+    from mftrun.training.evaluation import Evaluator
+    from mftrun.training.feed import Feed
+    from mftrun.training.saving import Saver
+    from mftrun.training.schedulers import Scheduler
+    from mftrun.training.stopping import EarlyStopping
+    from mftrun.tracking.base import Tracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything the loop works with, already built and prepared.
+
+    Attributes:
+        accelerator: Joins the ranks.
+        model: The prepared model-with-nll.
+        optimizer: The prepared optimizer.
+        peak_lr: Its learning rate before scheduling.
+        scheduler: Learning rate by step.
+        objective: Turns nlls into loss shares.
+        feed: This rank's windows.
+        evaluator: Exact validation losses.
+        tracker: Where records go; silent on all ranks but the first.
+        saver: Writes and restores checkpoints.
+        early_stopping: Watches the validation loss.
+        stop: What signals asked of this rank.
+    """
+
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    peak_lr: float
+    scheduler: Scheduler
+    objective: Objective
+    feed: Feed
+    evaluator: Evaluator
+    tracker: Tracker
+    saver: Saver
+    early_stopping: EarlyStopping
+    stop: StopRequest
+
+
+class Trainer:
+    """Trains until the steps are done, patience runs out, or a signal says stop.
+
+    Args:
+        parts: The built objects.
+        train: Settings of the loop.
+        evaluation: When to evaluate.
+        checkpoint: When to save.
+    """
+
+    def __init__(
+        self, parts: Parts, train: TrainConfig, evaluation: EvaluationConfig, checkpoint: CheckpointConfig
+    ) -> None:
+        self.parts = parts
+        self.progress = Progress()
+        self.meter = Meter(parts.accelerator, parts.feed.tasks)
+        self._train = train
+        self._evaluation = evaluation
+        self._checkpoint = checkpoint
+        self._total = parts.feed.total_steps
+        self._saved_at = time.monotonic()
+        self._saved_step = -1
+
+    def restore(self, checkpoint: Path) -> None:
+        """Goes back to the state of a checkpoint.
+
+        Args:
+            checkpoint: A whole checkpoint folder.
+        """
+        self.progress = self.parts.saver.restore(checkpoint, self.meter)
+        self._saved_step = self.progress.step
+        log.info("resumed at step %d from %s", self.progress.step, checkpoint)
+
+    def run(self) -> bool:
+        """Trains to the end.
+
+        Returns:
+            Whether the run is finished; False when a signal stopped it early.
+
+        Raises:
+            MftrunError: The loss or the gradient is not finite.
+        """
+        with self.parts.stop.graceful():
+            if self._evaluation_pending():
+                self._evaluate()
+            finished = self._steps() and not self._evaluation_pending()
+            self._save()
+        return finished
+
+    def _steps(self) -> bool:
+        for window, ballot in self._windows():
+            agreement = agree(self.parts.accelerator, ballot)
+            if agreement.stop:
+                return False
+            if agreement.save:
+                self._save()
+            self._step(window, agreement)
+        return True
+
+    def _windows(self) -> Iterator[tuple[Iterator[Batch], Ballot]]:
+        feed = self.parts.feed
+        while self.progress.step < self._total and not self.parts.early_stopping.exhausted(self.progress):
+            place = self.progress.epoch, self.progress.batch
+            stop, save = self.parts.stop.stop_requested, self._save_wanted()
+            yield feed.window(*place), Ballot(*feed.ballot(*place), stop=stop, save=save)
+
+    def _step(self, window: Iterator[Batch], agreement: Agreement) -> None:
+        parts, step = self.parts, self.progress.step + 1
+        rate = parts.scheduler.rate(step, self._total, parts.peak_lr)
+        set_rate(parts.optimizer, rate)
+        accumulate(parts.accelerator, parts.model, parts.objective, window, agreement.counts, self.meter)
+        norm = clip_gradients(parts.accelerator, parts.model, self._train.max_grad_norm)
+        if not norm < float("inf"):
+            parts.optimizer.zero_grad()
+            raise self._non_finite(step)
+        parts.optimizer.step()
+        parts.optimizer.zero_grad()
+        self._advance(agreement)
+        self.meter.count(agreement, lr=rate, grad_norm=norm)
+        self._after_step()
+
+    def _after_step(self) -> None:
+        step, epoch_end = self.progress.step, self.progress.batch == 0
+        last = step == self._total
+        if last or step % self._train.log_every == 0:
+            self._log()
+        best = self._evaluation_pending() and self._evaluate()
+        keep = epoch_end and self._checkpoint.every_epoch
+        if keep or best or _due(step, self._checkpoint.every_steps):
+            self._save(epoch_end=keep)
+        if self.parts.early_stopping.exhausted(self.progress):
+            log.info("stopping early: no improvement in %d evaluations", self.progress.stale)
+
+    def _advance(self, agreement: Agreement) -> None:
+        progress, feed = self.progress, self.parts.feed
+        progress.step += 1
+        progress.tokens += agreement.tokens
+        progress.epoch, progress.batch = feed.after(progress.epoch, progress.batch)
+        for name, targets, samples in zip(feed.tasks, agreement.targets, agreement.samples, strict=True):
+            progress.targets[name] = progress.targets.get(name, 0) + targets
+            progress.samples[name] = progress.samples.get(name, 0) + samples
+
+    def _log(self) -> None:
+        weights = dict(zip(self.parts.feed.tasks, self.parts.objective.task_weights().tolist(), strict=True))
+        record = self.meter.record(weights)
+        record["epoch"] = self.parts.feed.fraction(self.progress.epoch, self.progress.batch)
+        self.parts.tracker.log(self.progress.step, record)
+
+    def _evaluation_pending(self) -> bool:
+        """Whether this step asks for an evaluation that has not been done, or was cut short by a stop."""
+        step = self.progress.step
+        asked = step in (0, self._total) or _due(step, self._evaluation.every)
+        return asked and self.progress.evaluated_at < step
+
+    def _evaluate(self) -> bool:
+        """Evaluates and says whether a checkpoint of the new best is wanted."""
+        with self.meter.paused():
+            losses = self.parts.evaluator.losses(self.parts.model, self.parts.stop)
+        if losses is None:
+            return False
+        self.progress.evaluated_at = self.progress.step
+        if not losses:
+            return False
+        best = self.parts.early_stopping.observe(self.progress, losses)
+        self.parts.tracker.log(self.progress.step, validation_record(losses))
+        return best and self._checkpoint.keep_best and self.progress.step > 0
+
+    def _save_wanted(self) -> bool:
+        minutes = self._checkpoint.every_minutes
+        due = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return self.parts.stop.save_requested or (due and self.parts.accelerator.is_main_process)
+
+    def _save(self, epoch_end: bool = False) -> None:
+        self.parts.stop.clear_save()
+        if self.progress.step == self._saved_step:
+            return
+        self._saved_at, self._saved_step = time.monotonic(), self.progress.step
+        with self.meter.paused():
+            self.progress.seconds = self.meter.seconds
+            self.parts.saver.save(self.progress, self.meter, epoch_end)
+
+    def _non_finite(self, step: int) -> Exception:
+        parts = self.parts
+        window = parts.feed.window(self.progress.epoch, self.progress.batch)
+        newest = parts.saver.checkpoints.newest()
+        return explain_non_finite(parts.accelerator, parts.model, window, parts.feed, step, newest)
+
+
+def validation_record(losses: dict[str, float]) -> dict[str, Any]:
+    """The record of one evaluation: each task's loss, and their plain mean as ``valid/loss``."""
+    record = {f"valid/loss/{name}": value for name, value in losses.items()}
+    return {"valid/loss": sum(losses.values()) / len(losses), **record}
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
