@@ -7,13 +7,13 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mftrun.errors import ConfigError
+from mftrun.training.checkpoint import FOLDER, Checkpoints, fault_of
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.yaml"
-CHECKPOINTS = "checkpoints"
-MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 _MAX_JOB_NAME = 100
 
@@ -30,7 +30,7 @@ def resource_dir(name: str) -> Path:
     raise FileNotFoundError(f"mftrun is installed without its folder {name!r}: {package / name}")
 
 
-def run_dir(name: str, resume: str | None, output_dir: str | None) -> str:
+def run_dir(name: Any, resume: Any, output_dir: Any) -> str:
     """Directory of a run, made if it is new. Registered as the resolver `run_dir`.
 
     Args:
@@ -42,15 +42,17 @@ def run_dir(name: str, resume: str | None, output_dir: str | None) -> str:
     Raises:
         ConfigError: The directory cannot be written, holds another run, or there is nothing to resume.
     """
-    resumed = _resumed_run(name, resume)
+    parent = _runs_of(RUNS, name)
     if output_dir is not None:
-        return str(_explicit(Path(output_dir), resume))
-    return str(_writable(resumed)) if resumed is not None else str(_new(RUNS / name))
+        return str(_explicit(Path(str(output_dir)).expanduser(), resume))
+    resumed = _resumed_run(parent, resume)
+    return str(_writable(resumed)) if resumed is not None else str(_new(parent))
 
 
-def sweep_dir(name: str, output_dir: str | None) -> str:
+def sweep_dir(name: Any, output_dir: Any) -> str:
     """Directory of a multirun, made if it is new. Registered as the resolver `sweep_dir`."""
-    return str(_new(RUNS / "sweeps" / name) if output_dir is None else _writable(Path(output_dir)))
+    parent = _runs_of(RUNS / "sweeps", name)
+    return str(_new(parent) if output_dir is None else _writable(Path(str(output_dir)).expanduser()))
 
 
 def job_subdir(number: int, overrides: str) -> str:
@@ -60,50 +62,49 @@ def job_subdir(number: int, overrides: str) -> str:
     return f"{number}_{name}"[:_MAX_JOB_NAME].rstrip("_-.")
 
 
-def complete_checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest step first. An incomplete one has no manifest."""
-    found = (path.parent for path in (run / CHECKPOINTS).glob(f"step-*/{MANIFEST}"))
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
-
-
 def _last_component(override: str) -> str:
     """`data.tasks.a.path=/long/way/to/a` → `path=a`: a job's name should show values, not ways."""
     key, equals, value = override.partition("=")
     return f"{key.rpartition('.')[2]}{equals}{value.rstrip('/').rpartition('/')[2]}"
 
 
-def _resumed_run(name: str, resume: str | None) -> Path | None:
+def _runs_of(parent: Path, name: Any) -> Path:
+    """Folder of the runs of one name, below `parent` whatever the name says."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.=+ -]+", name) or set(name) <= {"."}:
+        raise ConfigError("name", f"must be text that can name a folder, not {name!r}")
+    return parent / name
+
+
+def _resumed_run(runs: Path, resume: Any) -> Path | None:
     if resume is None:
         return None
-    if resume == "auto":
-        return _newest_unfinished(RUNS / name)
-    return _run_of(Path(resume))
+    return _newest_unfinished(runs) if resume == "auto" else _run_of(Path(str(resume)).expanduser())
 
 
 def _newest_unfinished(runs: Path) -> Path | None:
-    unfinished = [
-        path.parent for path in runs.glob(f"*/{CHECKPOINTS}") if not (path.parent / SUMMARY).exists()
-    ]
-    resumable = [(points[-1].stat().st_mtime, run) for run in unfinished if (points := complete_checkpoints(run))]
-    return max(resumable)[1].absolute() if resumable else None
+    started = (path.parent for path in runs.glob(f"*/{FOLDER}") if not (path.parent / SUMMARY).exists())
+    newest = [(point.stat().st_mtime, run) for run in started if (point := Checkpoints(run).newest())]
+    return max(newest)[1].absolute() if newest else None
 
 
 def _run_of(path: Path) -> Path:
-    run = path.parent.parent if path.parent.name == CHECKPOINTS else path
+    run = path.parent.parent if path.parent.name == FOLDER else path
     if not path.is_dir():
-        raise ConfigError("resume", f"{path} does not exist; give a run directory, one of its checkpoints, or auto")
-    if path is not run and not (path / MANIFEST).is_file():
-        raise ConfigError("resume", f"{path} is not a complete checkpoint (no {MANIFEST})")
-    if not complete_checkpoints(run):
-        raise ConfigError("resume", f"{run} holds no complete checkpoint (no {CHECKPOINTS}/step-*/{MANIFEST})")
+        raise ConfigError(
+            "resume", f"{path} does not exist; give a run directory, one of its checkpoints, or auto"
+        )
+    if path is not run and (fault := fault_of(path)):
+        raise ConfigError("resume", f"{path} is not a complete checkpoint: {fault}")
+    if Checkpoints(run).newest() is None:
+        raise ConfigError("resume", f"{run} holds no complete checkpoint in its folder {FOLDER}/")
     return run.absolute()
 
 
-def _explicit(path: Path, resume: str | None) -> Path:
+def _explicit(path: Path, resume: Any) -> Path:
     if resume is None and (path / CONFIG_FILE).exists():
         raise ConfigError(
             "output_dir",
-            f"{path} already holds a run; continue it with resume=auto or resume={path}, or choose another folder",
+            f"{path} already holds a run; go on with it by resume=auto, or choose another folder",
         )
     return _writable(path)
 
@@ -134,6 +135,6 @@ def _writable(path: Path) -> Path:
         where = error.filename if isinstance(error, FileExistsError | NotADirectoryError) else path
         raise ConfigError(
             "output_dir",
-            f"cannot write to the run directory {path} ({reason}: {where}); give a folder that can be written",
+            f"cannot write to the run directory {path} ({reason}: {where}); choose another folder",
         ) from error
     return path

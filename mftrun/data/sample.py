@@ -78,12 +78,13 @@ def _wrong_order(messages: Sequence[Message]) -> str | None:
         if role == SYSTEM:
             return f"a system message may only come first; message {index + 1} is 'system'"
         if role != (USER, ASSISTANT)[(index - start) % 2]:
-            return f"roles must alternate user and assistant; message {index + 1} is {_after(messages, index)}"
+            return f"roles must alternate user and assistant; message {_place(messages, index)}"
     if messages[-1].role != ASSISTANT:
-        return f"the last message must be the assistant's, but message {len(messages)} is {messages[-1].role!r}"
+        return f"the last message must be the assistant's; message {len(messages)} is {messages[-1].role!r}"
     return None
 
 
-def _after(messages: Sequence[Message], index: int) -> str:
+def _place(messages: Sequence[Message], index: int) -> str:
     role = messages[index].role
-    return f"{role!r} after {messages[index - 1].role!r}" if index else f"{role!r}, where 'user' must begin"
+    before = f"after {messages[index - 1].role!r}" if index else "at the start"
+    return f"{index + 1} is {role!r} {before}"

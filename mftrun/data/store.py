@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from mftrun.data.sample import Origin
 from mftrun.errors import DataError
+from mftrun.files import whole_folder, write_json
 
 _VERSION = 1
 _META = "meta.json"
@@ -110,12 +109,9 @@ class TokenStore:
         Raises:
             DataError: The folder cannot be written (read-only, disk full).
         """
-        try:
-            with StoreWriter(directory, tasks, fingerprint) as writer:
-                for entry in entries:
-                    writer.append(entry)
-        except OSError as error:
-            raise _cannot_write(directory, error) from error
+        with store_writer(directory, tasks, fingerprint) as writer:
+            for entry in entries:
+                writer.append(entry)
         return cls.open(directory)
 
     @classmethod
@@ -130,52 +126,55 @@ class TokenStore:
         return cls(directory, meta["tasks"], meta["files"], meta["fingerprint"], **arrays)
 
 
-class StoreWriter:
-    """Writes a store sample by sample beside its place, and moves it there when the ``with`` block ends well.
+@contextmanager
+def store_writer(directory: Path, tasks: Sequence[str], fingerprint: str = "") -> Iterator[StoreWriter]:
+    """Opens a store for writing; the folder appears when the block ends well, and not at all otherwise.
 
     Args:
-        directory: Where the store shall appear.
+        directory: Where the store shall appear; an older one is replaced.
         tasks: Task names.
         fingerprint: A digest of what the samples are made from.
+
+    Yields:
+        The writer, for `StoreWriter.append`.
+
+    Raises:
+        DataError: The folder cannot be written (read-only, disk full).
+    """
+    try:
+        with whole_folder(directory) as scratch, ExitStack() as streams:
+            writer = StoreWriter(scratch, tasks, streams)
+            yield writer
+            writer.finish(fingerprint)
+    except OSError as error:
+        message = f"cannot write the token store: {error.strerror}; free some space or change output_dir"
+        raise DataError(directory, 0, message) from error
+
+
+class StoreWriter:
+    """Writes a store sample by sample; made by `store_writer`.
+
+    Args:
+        folder: An empty folder.
+        tasks: Task names.
+        streams: Closes the open files.
     """
 
-    def __init__(self, directory: Path, tasks: Sequence[str], fingerprint: str = "") -> None:
-        self._directory = directory
-        self._scratch = directory.parent / f".{directory.name}.partial"
+    def __init__(self, folder: Path, tasks: Sequence[str], streams: ExitStack) -> None:
+        self._folder = folder
         self._tasks = list(tasks)
-        self._fingerprint = fingerprint
         self._files: dict[str, int] = {}
         self._columns = {name: array("q") for name in _DTYPES if name not in _STREAMED}
         self._columns["offsets"].append(0)
-        self._streams: dict[str, IO[bytes]] = {}
-        self._open_files = ExitStack()
-
-    def __enter__(self) -> StoreWriter:
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir(parents=True)
-        for name in _STREAMED:
-            stream = self._open_files.enter_context((self._scratch / f"{name}.npy").open("wb"))
-            _write_header(stream, name, 0)
-            self._streams[name] = stream
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        try:
-            self._finish()
-        except BaseException:
-            self._discard()
-            raise
+        self._streams = {name: streams.enter_context(_stream(folder, name)) for name in _STREAMED}
 
     def append(self, entry: Entry) -> None:
         """Adds one sample; its first token is taken out of the targets."""
-        assert len(entry.ids) == len(entry.targets) > 0, "a sample has one target flag per token, and a token"
+        assert len(entry.ids) == len(entry.targets) > 0, "a sample has tokens, and one target flag for each"
         assert 0 <= entry.task < len(self._tasks), f"task {entry.task} has no name"
         targets = np.array(entry.targets, dtype=np.bool_)
         targets[0] = False  # nothing stands before it to predict it from
-        self._streams["tokens"].write(np.ascontiguousarray(entry.ids, dtype=_DTYPES["tokens"]).tobytes())
+        self._streams["tokens"].write(np.asarray(entry.ids, dtype=_DTYPES["tokens"]).tobytes())
         self._streams["targets"].write(targets.tobytes())
         self._columns["offsets"].append(self._columns["offsets"][-1] + len(targets))
         self._columns["target_counts"].append(int(np.count_nonzero(targets)))
@@ -183,33 +182,37 @@ class StoreWriter:
         self._columns["origin_file"].append(self._files.setdefault(entry.origin.path, len(self._files)))
         self._columns["origin_line"].append(entry.origin.line)
 
-    def _finish(self) -> None:
+    def finish(self, fingerprint: str) -> None:
+        """Writes what is only known at the end: lengths, places, sizes."""
         for name, stream in self._streams.items():
             stream.seek(0)
             _write_header(stream, name, self._columns["offsets"][-1])
-        self._open_files.close()
+            stream.flush()
         for name, column in self._columns.items():
-            np.save(self._scratch / f"{name}.npy", np.array(column, dtype=_DTYPES[name]))
-        (self._scratch / _META).write_text(json.dumps(self._meta()), encoding="utf-8")
-        _publish(self._scratch, self._directory)
-
-    def _meta(self) -> dict[str, Any]:
-        sizes = {name: (self._scratch / f"{name}.npy").stat().st_size for name in _DTYPES}
-        return {
+            np.save(_array_path(self._folder, name), np.array(column, dtype=_DTYPES[name]))
+        meta = {
             "version": _VERSION,
             "tasks": self._tasks,
             "files": list(self._files),
-            "fingerprint": self._fingerprint,
-            "bytes": sizes,
+            "fingerprint": fingerprint,
+            "bytes": {name: _array_path(self._folder, name).stat().st_size for name in _DTYPES},
         }
+        write_json(self._folder / _META, meta)
 
-    def _discard(self) -> None:
-        try:
-            self._open_files.close()
-        except OSError:  # the buffered rest does not fit either; the first error tells why
-            pass
-        finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+
+@contextmanager
+def _stream(folder: Path, name: str) -> Iterator[IO[bytes]]:
+    stream = _array_path(folder, name).open("wb")
+    try:
+        _write_header(stream, name, 0)
+        yield stream
+    finally:
+        with suppress(OSError):  # on a full disk the buffered rest fails again; the first error tells why
+            stream.close()
+
+
+def _array_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
 
 
 def _write_header(stream: IO[bytes], name: str, length: int) -> None:
@@ -218,45 +221,23 @@ def _write_header(stream: IO[bytes], name: str, length: int) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def _publish(scratch: Path, directory: Path) -> None:
-    """Moves a finished folder into place after its bytes are on the disk."""
-    for file in [*scratch.iterdir(), scratch]:
-        _fsync(file)
-    if directory.exists():
-        shutil.rmtree(directory)
-    scratch.rename(directory)
-    _fsync(directory.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _read_meta(directory: Path) -> Mapping[str, Any]:
     try:
         meta: dict[str, Any] = json.loads((directory / _META).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(directory, 0, f"no readable token store here ({error}); prepare the data again") from error
+        message = f"no readable token store here ({error}); prepare the data again"
+        raise DataError(directory, 0, message) from error
     if meta.get("version") != _VERSION:
-        message = f"token store of version {meta.get('version')}, but this mftrun reads {_VERSION}; prepare again"
+        message = f"token store of version {meta.get('version')}, not {_VERSION}; prepare the data again"
         raise DataError(directory, 0, message)
     return meta
 
 
 def _map(directory: Path, name: str, sizes: Mapping[str, int]) -> npt.NDArray[Any]:
-    path = directory / f"{name}.npy"
+    path = _array_path(directory, name)
     found = path.stat().st_size if path.exists() else 0
     if found != sizes[name]:
         message = f"cut short: {found} of {sizes[name]} bytes; delete {directory} and prepare the data again"
         raise DataError(path, 0, message)
     mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     return mapped
-
-
-def _cannot_write(directory: Path, error: OSError) -> DataError:
-    message = f"cannot write the token store: {error.strerror}; free some space or choose another output_dir"
-    return DataError(directory, 0, message)

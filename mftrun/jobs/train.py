@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mftrun.errors import ConfigError
-
 if TYPE_CHECKING:
     from mftrun.launch import RankContext
 
@@ -48,22 +46,23 @@ class TrainJob:
             MftrunError: Anything that the user can put right.
         """
         from mftrun import launch
-        from mftrun.jobs.preparation import check_parts, prepare_data, strategy_of
+
+        launch.warm_up()  # imports torch for the ranks while this process reads the data
+
+        from mftrun.jobs.preparation import build_group, check_parts, prepare_data
+        from mftrun.schema import RunConfig
         from mftrun.training.changes import load_config, refuse_changes
         from mftrun.training.checkpoint import find_resume
 
-        launch.warm_up()
-        check_parts(config)
-        checkpoint = find_resume(config["resume"], run_dir)
-        if checkpoint is not None and not config["checkpoint"]["allow_changed_config"]:
+        typed = RunConfig.from_dict(config)
+        check_parts(typed)
+        checkpoint = find_resume(typed.resume, run_dir)
+        if checkpoint is not None and not typed.checkpoint.allow_changed_config:
             refuse_changes(load_config(checkpoint), config)
-        prepare_data(config, run_dir, resuming=checkpoint is not None)
+        prepare_data(typed, run_dir, resuming=checkpoint is not None)
         payload = Payload(config, run_dir, checkpoint)
-        processes = strategy_of(config).processes()
-        result: float | None = launch.run_ranks(
-            train_rank, payload, num_processes=processes, log_file=run_dir / "mftrun.log"
-        )
-        return result
+        processes = build_group(typed, "distributed").processes()
+        return launch.run_ranks(train_rank, payload, num_processes=processes, log_file=run_dir / "mftrun.log")
 
 
 def train_rank(context: RankContext, payload: Payload) -> float | None:

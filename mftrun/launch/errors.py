@@ -14,7 +14,7 @@ _HINTS = {
 }
 
 
-class Stopped(MftrunError):
+class Stopped(MftrunError):  # noqa: N818 - not an error: what was asked for
     """The run was asked to stop by a signal, and did.
 
     Args:
@@ -37,7 +37,7 @@ class Stopped(MftrunError):
         return f"stopped by {name}"
 
 
-class RankFailed(RuntimeError):
+class RankFailed(RuntimeError):  # noqa: N818
     """A rank ended by something that is not a user's error.
 
     It holds text only, so that it survives pickling on its way through job launchers.

@@ -35,6 +35,9 @@ class StopRequest:
     @contextmanager
     def graceful(self) -> Iterator[StopRequest]:
         """Inside, requests are noted for the loop to answer at its next step boundary."""
+        if self.ended:
+            # The request to end struck where Python discards exceptions, such as a finalizer.
+            raise SystemExit(EXIT_CODE)
         self._graceful = True
         try:
             yield self

@@ -26,8 +26,8 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class MetricsFile:
     """The tracker that is always there: `RUN/metrics.jsonl`, one line a record.
 
-    A line is `{"step": int, "time": ISO 8601 in UTC, **record}`; a value that is not finite is null. Each line
-    is in the file when `log` returns. While the disk is full, lines wait in memory, and go to the file, in
+    A line is `{"step": int, "time": ISO 8601 in UTC, **record}`; a value that is not finite is null. It is
+    in the file when `log` returns. While the disk is full, lines wait in memory, and go to the file, in
     order, with the first record that finds space.
     """
 

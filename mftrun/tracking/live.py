@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_FRAME_LINES = 8
+_FRAME_LINES = 10
 """Lines of the display besides its task rows, and a little air for the shell."""
+
+_NUMBERS_WIDTH = 44
+"""Columns of the task table besides the names."""
 
 
 def render(
@@ -71,18 +74,18 @@ def _tasks(progress: Progress, rows: int, width: int) -> Table:
     from rich.text import Text
 
     shown = progress.shown(rows)
-    short = text.short_names(list(progress.tasks), max(12, min(40, width - 44)))
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("task", no_wrap=True)
+    short = text.short_names(list(progress.tasks), max(10, min(40, width - _NUMBERS_WIDTH)))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
+    table.add_column("task", no_wrap=True, min_width=10)
     for name in ("train", "valid", "best", "weight"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=7)
+        table.add_column(name, justify="right", no_wrap=True, min_width=8)
     for task in shown:
         table.add_row(Text(short[task]), *map(Text, _cells(progress, task)))
     if len(progress.tasks) > 1:
-        hidden = len(progress.tasks) - len(shown)
-        label = f"mean ({hidden} better not shown)" if hidden else "mean"
         means = (text.loss(progress.mean_of("train")), text.loss(progress.mean_of("valid")), "", "")
-        table.add_row(Text(text.short_name(label, 40)), *map(Text, means), style="bold")
+        table.add_row("mean", *map(Text, means), style="bold")
+    if hidden := len(progress.tasks) - len(shown):
+        table.caption = f" mean of all tasks; {hidden} better ones not shown"
     return table
 
 

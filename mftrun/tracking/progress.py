@@ -8,7 +8,8 @@ from statistics import fmean
 
 from mftrun.tracking import text
 
-_NAME_WIDTH = 16
+_NAME_WIDTH = 20
+_WORST_IN_A_LINE = 4
 
 
 @dataclass
@@ -89,13 +90,20 @@ def plain_lines(progress: Progress, record: Mapping[str, float], now: float, max
 
 
 def _losses(progress: Progress, record: Mapping[str, float], kind: str, max_tasks: int) -> list[str]:
-    shown = progress.shown(max_tasks)
-    short = text.short_names(list(progress.tasks), _NAME_WIDTH)
-    width = 7
-    each = [f"{short[task]} {text.loss(record.get(f'{kind}/loss/{task}')):>{width}}" for task in shown]
-    hidden = len(progress.tasks) - len(shown)
-    more = f"  (mean {text.loss(progress.mean_of(kind))}, {hidden} better tasks not shown)" if hidden else ""
-    return [f"loss {text.loss(record.get(f'{kind}/loss')):>{width}}", "  ".join(each) + more]
+    losses = {task: record.get(f"{kind}/loss/{task}") for task in progress.tasks}
+    return [f"loss {text.loss(record.get(f'{kind}/loss')):>7}", _per_task(losses, max_tasks)]
+
+
+def _per_task(losses: Mapping[str, float | None], max_tasks: int) -> str:
+    """Every task in its place, `-` for an absent one; of too many the worst that are there, and the mean."""
+    short = text.short_names(list(losses), _NAME_WIDTH)
+    if len(losses) <= max_tasks:
+        return "  ".join(f"{short[task]} {text.loss(value):>7}" for task, value in losses.items())
+    present = {task: value for task, value in losses.items() if value is not None}
+    worst = sorted(present, key=present.__getitem__, reverse=True)[:_WORST_IN_A_LINE]
+    each = "  ".join(f"{short[task]} {present[task]:.4f}" for task in worst)
+    mean = text.loss(fmean(present.values()) if present else None)
+    return f"mean {mean} of {len(present)}/{len(losses)} tasks, worst: {each}"
 
 
 def _pace(progress: Progress, record: Mapping[str, float], now: float) -> list[str]:

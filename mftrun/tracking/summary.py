@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -17,17 +17,27 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SUMMARY_NAME = "summary.json"
-_NAME_WIDTH = 22
-_HEADERS = (
-    ("", "task"),
-    ("", "samples"),
-    ("valid", "samples"),
-    ("target", "tokens"),
-    ("train", "first"),
-    ("train", "last"),
-    ("valid", "last"),
-    ("valid", "best"),
-    ("best at", "step"),
+_NAME_WIDTHS = (12, 24)
+_GAP = 2
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: tuple[str, str]
+    cell: Callable[[TaskSummary], str]
+    keep: int
+    """A narrow terminal loses the columns of the lowest numbers."""
+
+
+_COLUMNS = (
+    _Column(("", "samples"), lambda task: text.count(task.samples), 5),
+    _Column(("valid", "samples"), lambda task: text.count(task.valid_samples), 1),
+    _Column(("target", "tokens"), lambda task: text.count(task.target_tokens), 4),
+    _Column(("train", "first"), lambda task: text.loss(task.train_first), 6),
+    _Column(("train", "last"), lambda task: text.loss(task.train_last), 7),
+    _Column(("valid", "last"), lambda task: text.loss(task.valid_last), 8),
+    _Column(("valid", "best"), lambda task: text.loss(task.valid_best), 3),
+    _Column(("best at", "step"), lambda task: text.step(task.valid_best_step), 2),
 )
 
 
@@ -144,34 +154,32 @@ def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[list[int], l
     return [step for step, _ in points], [value for _, value in points]
 
 
-def table(summary: Summary) -> Table:
-    """The table per task, for a rich console."""
+def table(summary: Summary, width: int = 100) -> Table:
+    """The table per task, for a rich console of `width` columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for number, lines in enumerate(_HEADERS):
+    headers, rows = _cells(summary, width - 2)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, lines in enumerate(headers):
         made.add_column("\n".join(lines), justify="right" if number else "left", no_wrap=True)
-    *rows, mean = _rows(summary)
-    for row in rows:
+    for row in rows[: len(summary.tasks)]:
         made.add_row(*map(Text, row))
-    if len(rows) > 1:
+    for row in rows[len(summary.tasks) :]:
         made.add_section()
-        made.add_row(*map(Text, mean), style="bold")
+        made.add_row(*map(Text, row), style="bold")
     return made
 
 
-def plain_text(summary: Summary) -> str:
-    """Table, totals and closing lines in ASCII, for a log; the table fits 100 columns."""
-    rows = _rows(summary)
-    if len(rows) == 2:
-        del rows[-1]
-    cells = [[header[line] for header in _HEADERS] for line in (0, 1)] + rows
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADERS))]
+def plain_text(summary: Summary, width: int = 100) -> str:
+    """Table, totals and closing lines in ASCII, for a log; the table fits `width` columns."""
+    headers, rows = _cells(summary, width)
+    cells = [[lines[number] for lines in headers] for number in (0, 1)] + rows
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [_aligned(row, widths) for row in cells]
-    lines.insert(2, "-" * len(_aligned([""] * len(widths), widths)))
-    return "\n".join([*(line.rstrip() for line in lines), "", summary.totals(), *closing_lines(summary)])
+    lines.insert(2, "-" * (sum(widths) + _GAP * (len(widths) - 1)))
+    return "\n".join([*lines, "", summary.totals(), *closing_lines(summary)])
 
 
 def closing_lines(summary: Summary) -> list[str]:
@@ -197,17 +205,26 @@ def _task_summary(records: Sequence[Mapping[str, Any]], name: str, counts: TaskC
     )
 
 
-def _rows(summary: Summary) -> list[list[str]]:
-    short = text.short_names(list(summary.tasks), _NAME_WIDTH)
-    rows = [_row(short[name], task) for name, task in summary.tasks.items()]
-    return [*rows, _row("mean / total", _together(list(summary.tasks.values())))]
+def _cells(summary: Summary, width: int) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Headers and rows that fit `width` columns; of several tasks the last row is their mean."""
+    tasks = list(summary.tasks.values())
+    if len(tasks) > 1:
+        tasks.append(_together(tasks))
+    columns = list(_COLUMNS)
+    while (room := width - sum(_width(column, tasks) + _GAP for column in columns)) < _NAME_WIDTHS[0]:
+        if len(columns) == 1:
+            break
+        columns.remove(min(columns, key=lambda column: column.keep))
+    short = text.short_names(list(summary.tasks), min(max(room, _NAME_WIDTHS[0]), _NAME_WIDTHS[1]))
+    names = [*short.values(), "mean / total"]
+    rows = [
+        [name, *(column.cell(task) for column in columns)] for name, task in zip(names, tasks, strict=False)
+    ]
+    return [("", "task"), *(column.header for column in columns)], rows
 
 
-def _row(name: str, task: TaskSummary) -> list[str]:
-    losses = (task.train_first, task.train_last, task.valid_last, task.valid_best)
-    counts = (task.samples, task.valid_samples, task.target_tokens)
-    best_step = "" if task.valid_best_step is None else str(task.valid_best_step)
-    return [name, *map(text.count, counts), *map(text.loss, losses), best_step]
+def _width(column: _Column, tasks: Sequence[TaskSummary]) -> int:
+    return max(map(len, [*column.header, *map(column.cell, tasks)]))
 
 
 def _together(tasks: Sequence[TaskSummary]) -> TaskSummary:
@@ -229,4 +246,4 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-    return "  ".join([f"{cells[0]:<{widths[0]}}", *padded[1:]])
+    return (" " * _GAP).join([f"{cells[0]:<{widths[0]}}", *padded[1:]]).rstrip()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-PLAIN_LOGGER = "mftrun.tracking.plain"
+PLAIN_LOGGER = "mftrun.progress"
 """Logger of lines that a live terminal shows in a better form; they always reach log files."""
 
 
@@ -41,15 +41,13 @@ def handlers_follow_streams(handlers: list[logging.StreamHandler[Any]]) -> Itera
 def terminal_handlers() -> list[logging.StreamHandler[Any]]:
     """Handlers of any logger that write to a terminal."""
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    handlers = {id(h): h for item in loggers if isinstance(item, logging.Logger) for h in item.handlers}
-    return [h for h in handlers.values() if _on_terminal(h)]
+    handlers = [handler for item in loggers if isinstance(item, logging.Logger) for handler in item.handlers]
+    return [h for h in dict.fromkeys(handlers) if isinstance(h, logging.StreamHandler) and _on_terminal(h)]
 
 
-def _on_terminal(handler: logging.Handler) -> bool:
-    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, logging.FileHandler):
-        return False
+def _on_terminal(handler: logging.StreamHandler[Any]) -> bool:
     try:
-        return bool(handler.stream.isatty())
+        return not isinstance(handler, logging.FileHandler) and bool(handler.stream.isatty())
     except (AttributeError, ValueError):
         return False
 

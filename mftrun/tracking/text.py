@@ -25,6 +25,11 @@ def count(value: int) -> str:
     return f"{value:,}" if value < 10_000_000 else short_count(value)
 
 
+def step(value: int | None) -> str:
+    """A step number; nothing when there is none."""
+    return "" if value is None else str(value)
+
+
 def duration(seconds: float | None) -> str:
     """A duration: 42s, 3m05s, 2h07m, 3d04h; `-` when unknown."""
     if seconds is None:

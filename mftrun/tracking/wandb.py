@@ -30,8 +30,8 @@ class Wandb:
     """A W&B run in `RUN/wandb`; a resumed run goes on with the same W&B run.
 
     In mode `auto` the user's own choice (WANDB_MODE, `wandb offline`) counts; without one the run is online
-    when the user is logged in, else offline, to be sent later by `wandb sync`. No server within reach makes an
-    `auto` run offline too, with a warning.
+    when the user is logged in, else offline, to be sent later by `wandb sync`. No server within reach makes
+    an `auto` run offline too, with a warning.
 
     Args:
         project: W&B project.
@@ -116,7 +116,45 @@ class Wandb:
         if run.offline:
             _log.info("W&B: send this run with `wandb sync %s`", Path(run.dir).parent)
 
-    def _asked_outside() -> tuple[str, Mode | None]:
+    def _asked(self) -> tuple[str, Mode | None]:
+        """Who asks for which mode: our key, or for `auto` what the user chose outside; None for nobody."""
+        return ("tracker.wandb.mode", _MODES[self._mode]) if self._mode != "auto" else _asked_outside()
+
+    def _open_online(self, run: RunInfo) -> Any:
+        import wandb
+
+        try:
+            return self._open(run, "online")
+        except wandb.errors.AuthenticationError as error:
+            raise ConfigError("tracker.wandb.mode", f"W&B refuses the credentials: {error}") from error
+        except wandb.errors.CommError as error:
+            key, mode = self._asked()
+            if mode == "online":
+                reason = f"no W&B server within reach: {error}; tracker.wandb.mode=offline works without one"
+                raise ConfigError(key, reason) from error
+            _log.warning("no W&B server within reach, this run is logged offline: %s", error)
+            return self._open(run, "offline")
+
+    def _open(self, run: RunInfo, mode: Mode) -> Any:
+        import wandb
+
+        return wandb.init(
+            project=self._project,
+            entity=self._entity,
+            mode=mode,
+            dir=str(run.run_dir),
+            id=_run_id(run),
+            resume="allow",
+            name=fit_label(self._name or run.label),
+            group=fit_label(self._group or run.group or "") or None,
+            tags=self._tags,
+            config=dict(run.config),
+            allow_val_change=True,  # a resumed run may have been changed on purpose
+            settings=_settings(wandb),
+        )
+
+
+def _asked_outside() -> tuple[str, Mode | None]:
     demanded = os.environ.get("WANDB_MODE")
     if demanded and demanded not in _OUTSIDE_MODES:
         raise ConfigError("WANDB_MODE", f"{demanded!r} is none of {', '.join(_OUTSIDE_MODES)}")

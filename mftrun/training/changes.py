@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mftrun.errors import ConfigError
+
+CONFIG = "config.json"
 
 # Keys whose change leaves every number of the run as it was: where things go, how often they are saved or
 # shown, and how the global batch is split (split invariance).
@@ -23,6 +27,12 @@ FREE = (
     "train.micro_batch_size",
     "train.gradient_checkpointing",
 )
+
+
+def load_config(checkpoint: Path) -> dict[str, Any]:
+    """The resolved configuration that a checkpoint was made with."""
+    config: dict[str, Any] = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
+    return config
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

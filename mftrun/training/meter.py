@@ -44,7 +44,12 @@ class Meter:
             share: 0-d detached loss share of this micro-batch.
         """
         self._sums.add(nll, task_ids)
-        self._objective += share
+        self._scalars[0] += share
+
+    def add_router(self, share: torch.Tensor) -> None:
+        """Adds one micro-batch's share of the router loss (models with experts), a 0-d detached tensor."""
+        self._has_router = True
+        self._scalars[1] += share
 
     def count(self, agreement: Agreement, **values: float) -> None:
         """Adds what the ranks agreed on for one step, and keeps ``values`` as the newest."""
@@ -61,8 +66,10 @@ class Meter:
             weights: Current task weights, by name.
         """
         self._lap()
-        objective, means = self._reduced_means()
+        (objective, router), means = self._reduced_means()
         record: dict[str, Any] = {"train/loss": objective / max(self._steps, 1)}
+        if self._has_router:
+            record["train/router_loss"] = router / max(self._steps, 1)
         record.update({f"train/loss/{name}": mean for name, mean in means.items()})
         record.update({f"weight/{name}": weight for name, weight in weights.items()})
         record.update(self._last)
@@ -100,8 +107,8 @@ class Meter:
         self._reset()
         if self._accelerator.is_main_process:
             vector = state["sums"].to(self._accelerator.device)
-            self._sums.load_vector(vector[:-1])
-            self._objective = vector[-1].clone()
+            self._sums.load_vector(vector[:-2])
+            self._scalars = vector[-2:].clone()
         self._steps, self._tokens = state["steps"], state["tokens"]
         self._slots, self._targets = state["slots"], state["targets"]
         self._lap_seconds, self.seconds = state["lap_seconds"], state["seconds"]
@@ -109,7 +116,8 @@ class Meter:
     def _reset(self) -> None:
         device = self._accelerator.device
         self._sums = TaskSums(len(self._tasks), device)
-        self._objective = torch.zeros((), dtype=torch.float64, device=device)
+        self._scalars = torch.zeros(2, dtype=torch.float64, device=device)  # objective, router loss
+        self._has_router = False
         self._steps = self._tokens = self._slots = self._targets = 0
         self._lap_seconds = 0.0
 
@@ -120,15 +128,15 @@ class Meter:
         self._since = now
 
     def _reduced(self) -> torch.Tensor:
-        local = torch.cat([self._sums.vector(), self._objective.reshape(1)])
+        local = torch.cat([self._sums.vector(), self._scalars])
         return self._accelerator.reduce(local, reduction="sum")
 
-    def _reduced_means(self) -> tuple[float, dict[str, float]]:
+    def _reduced_means(self) -> tuple[list[float], dict[str, float]]:
         vector = self._reduced().cpu()
         sums = TaskSums(len(self._tasks), torch.device("cpu"))
-        sums.load_vector(vector[:-1])
+        sums.load_vector(vector[:-2])
         means = {name: mean for name, mean in zip(self._tasks, sums.means(), strict=True) if mean is not None}
-        return float(vector[-1]), means
+        return vector[-2:].tolist(), means
 
 
 def _peak_memory() -> int:

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from mftrun.errors import ConfigError
 from mftrun.files import write_json
 from mftrun.training import snapshot
+from mftrun.training.changes import CONFIG
 from mftrun.training.checkpoint import Checkpoints
 from mftrun.training.progress import Progress
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROGRESS = "progress.json"
-CONFIG = "config.json"
 
 
 class Saver:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from mftrun.data.batch import Batch
-    from mftrun.losses.counts import Counts
     from mftrun.losses.objective import Objective
+    from mftrun.training.agreement import Agreement
     from mftrun.training.meter import Meter
 
 
@@ -34,7 +34,7 @@ def accumulate(
     model: nn.Module,
     objective: Objective,
     window: Iterable[Batch],
-    counts: Counts,
+    agreement: Agreement,
     meter: Meter,
 ) -> None:
     """Adds the gradient of this rank's window to the parameters, and its losses to ``meter``.
@@ -47,15 +47,21 @@ def accumulate(
         model: The prepared model-with-nll.
         objective: Turns nlls into loss shares.
         window: This rank's micro-batches; their number must be the same on all ranks.
-        counts: Target tokens and samples per task of the whole global batch.
+        agreement: What the whole global batch holds.
         meter: Running sums since the last log line.
     """
     for batch, last in mark_last(window):
         batch = batch.to(accelerator.device, non_blocking=True)
         with nullcontext() if last else accelerator.no_sync(model):
             output = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids)
-            share = objective.loss(output.nll, batch.task_ids, batch.sample_ids, batch.sample_sizes, counts)
+            share = objective.loss(
+                output.nll, batch.task_ids, batch.sample_ids, batch.sample_sizes, agreement.counts
+            )
             meter.add(output.nll.detach(), batch.task_ids, share.detach())
+            if output.router_loss is not None:
+                router = output.router_loss * (batch.num_tokens / agreement.tokens)
+                meter.add_router(router.detach())
+                share = share + router
             accelerator.backward(share * accelerator.num_processes)
 
 

@@ -137,7 +137,7 @@ class Trainer:
         parts, step = self.parts, self.progress.step + 1
         rate = parts.scheduler.rate(step, self._total, parts.peak_lr)
         set_rate(parts.optimizer, rate)
-        accumulate(parts.accelerator, parts.model, parts.objective, window, agreement.counts, self.meter)
+        accumulate(parts.accelerator, parts.model, parts.objective, window, agreement, self.meter)
         norm = clip_gradients(parts.accelerator, parts.model, self._train.max_grad_norm)
         if not norm < float("inf"):
             parts.optimizer.zero_grad()

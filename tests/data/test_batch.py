@@ -11,6 +11,8 @@ from mftrun.data.batch import Batch, collate, window_counts
 from mftrun.data.mixture import Proportional
 from mftrun.data.plan import EpochPlan, Planner
 from mftrun.data.rows import Packing, Padding, RowBuilder, RowPlan, offsets
+from mftrun.data.sample import Origin
+from mftrun.data.store import Entry, TokenStore
 
 Array = np.ndarray[Any, Any]
 PAD = 99_999
@@ -226,16 +228,17 @@ def test_a_first_token_as_target_is_our_mistake() -> None:
         collate(store, plan.rows, plan.rows_of(0), PAD)
 
 
-def test_collating_from_memory_mapped_files(tmp_path: Path) -> None:
+def test_collating_from_a_token_store_on_disk(tmp_path: Path) -> None:
     store = random_store(5)
-    names = ("tokens", "targets", "offsets", "task")
-    for name in names:
-        np.save(tmp_path / f"{name}.npy", getattr(store, name))
-    mapped = Store(**{name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in names})
+    spans = zip(store.offsets, store.offsets[1:], store.task, strict=False)
+    entries = [Entry(store.tokens[a:b], store.targets[a:b], int(k), Origin("made", 0)) for a, b, k in spans]
+    mapped = TokenStore.write(tmp_path / "train", entries, tasks=["a", "b", "c", "d"])
     plan = epoch_of(store, Packing(), batch=64)
     ours, theirs = (collate(source, plan.rows, plan.rows_of(0), PAD) for source in (store, mapped))
     assert torch.equal(ours.input_ids, theirs.input_ids)
     assert target_rows([ours]) == target_rows([theirs])
+    counts = [window_counts(source, plan.rows, [plan.rows_of(0)], 4) for source in (store, mapped)]
+    assert np.array_equal(counts[0], counts[1])
     theirs.input_ids.zero_()  # a batch is the caller's own, never a view of the read-only file
 
 

@@ -1,0 +1,146 @@
+"""The command line: compose with Hydra, check, run the job; errors as one message a user can act on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mftrun import hydra_plugin
+from mftrun.compose import resolved
+from mftrun.errors import ConfigError
+from mftrun.explain import explanation
+from mftrun.files import write_text
+from mftrun.paths import CONFIG_FILE, resource_dir
+from mftrun.rerun import config_name
+
+# Importing this module is what a launcher's worker does on another machine: it must know our resolvers.
+hydra_plugin.register()
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_SET_BY_US = "MFTRUN_SHORT_ERRORS"
+_INTERRUPTED = 130
+_log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Job(Protocol):
+    """What `job` builds: one thing to do with a config, in a directory of its own."""
+
+    def run(self, config: Mapping[str, Any], run_dir: Path) -> float | None:
+        """Does it, in the parent process.
+
+        Args:
+            config: The resolved and checked config.
+            run_dir: The run's directory, which exists.
+
+        Returns:
+            The metric that a sweeper minimizes, if there is one.
+        """
+
+
+def main() -> None:
+    """Runs `python -m mftrun` with `sys.argv`; exits with 1 after an error, 130 after Ctrl-C."""
+    with _errors_reach_us():
+        try:
+            _hydra_main(config_name(sys.argv[1:]))()
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
+        except Exception as error:
+            _print_error(error)
+            sys.exit(1)
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Runs one composed job in the directory that Hydra made for it.
+
+    Args:
+        cfg: The composed config, without Hydra's own part.
+
+    Returns:
+        The job's metric, which a sweeper minimizes; `None` if it has none.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return _run(cfg, run_dir)
+    except Exception as error:
+        _log_error(error, run_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the sweep goes on with its other jobs, and ends with this error
+        raise SystemExit(1) from error
+
+
+def _run(cfg: DictConfig, run_dir: Path) -> float | None:
+    # pydantic and the job's modules cost time that --help and --cfg need not pay.
+    from mftrun.build import build
+    from mftrun.schema import check
+
+    config = resolved(cfg, run_dir)
+    allowed = check(config).allowed_targets
+    job = build(config["job"], Job, "job", allowed=allowed)
+    _save(config, run_dir)
+    metric: float | None = job.run(config, run_dir)
+    return metric
+
+
+def _save(config: dict[str, Any], run_dir: Path) -> None:
+    """Writes RUN/config.yaml. A resumed run keeps its own, unless a change of it was asked for."""
+    from omegaconf import OmegaConf
+
+    path = run_dir / CONFIG_FILE
+    if path.exists() and not config["checkpoint"]["allow_changed_config"]:
+        return
+    try:
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(config)))
+    except OSError as error:
+        raise ConfigError("output_dir", f"cannot write {path}: {error.strerror}") from error
+
+
+def _hydra_main(name: str) -> Callable[[], None]:
+    decorator = hydra.main(version_base="1.3", config_path=str(resource_dir("conf")), config_name=name)
+    return decorator(run)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _errors_reach_us() -> Iterator[None]:
+    """Hydra prints exceptions itself, unless its variable is set. A user who sets it wants tracebacks."""
+    if os.environ.get(_FULL_ERROR) == "1":
+        yield
+        return
+    os.environ.update({_FULL_ERROR: "1", _SET_BY_US: "1"})
+    try:
+        yield
+    finally:
+        del os.environ[_FULL_ERROR], os.environ[_SET_BY_US]
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get(_FULL_ERROR) == "1" and _SET_BY_US not in os.environ
+
+
+def _print_error(error: Exception) -> None:
+    """One clear message for what a user can put right; the traceback for everything else."""
+    message = explanation(error, sys.argv[1:])
+    if message is None or _wants_traceback():
+        traceback.print_exception(error)
+    if message is not None:
+        print(f"error: {message}", file=sys.stderr)
+
+
+def _log_error(error: Exception, run_dir: Path) -> None:
+    """The same, to the console and to RUN/mftrun.log."""
+    message = explanation(error, sys.argv[1:])
+    if message is None or _wants_traceback():
+        _log.error("the run in %s failed", run_dir, exc_info=error)
+    if message is not None:
+        _log.error("error: %s", message)

@@ -1,0 +1,77 @@
+"""Stores that were made from the same things are kept; on resume, others are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mftrun.data.report import DataReport
+from mftrun.data.store import TokenStore
+from mftrun.data.writing import REPORT, TRAIN_STORE, VALID_STORE
+from mftrun.errors import DataError
+
+_ABSENT = "absent"
+
+_log = logging.getLogger(__name__)
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def kept(directory: Path, origin: Mapping[str, Any], resume: bool) -> DataReport | None:
+    stored = _stored(directory / REPORT)
+    if stored is None:
+        return None
+    changes = _differences(stored["origin"], origin)
+    if changes and resume:
+        raise DataError(directory, 0, _changed(changes))
+    if changes:
+        _log.info("making the data of %s again, as it was made from other things:\n%s", directory, changes)
+        return None
+    report = DataReport.from_dict({**stored["report"], "reused": True})
+    return report if _is_whole(directory, report, resume) else None
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stored
+
+
+def _is_whole(directory: Path, report: DataReport, resume: bool) -> bool:
+    try:
+        stores = [TokenStore.open(directory / name) for name in (TRAIN_STORE, VALID_STORE)]
+    except DataError as error:
+        if resume:
+            raise
+        _log.info("making the data again: %s", error)
+        return False
+    return all(store.fingerprint == report.fingerprint for store in stores)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = dict(_flat(old)), dict(_flat(new))
+    keys = [key for key in {**before, **after} if before.get(key, _ABSENT) != after.get(key, _ABSENT)]
+    return "\n".join(f"  {key}: {before.get(key, _ABSENT)} → {after.get(key, _ABSENT)}" for key in keys)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _changed(changes: str) -> str:
+    return (
+        f"this run's data was made from other things than are given now:\n{changes}\n"
+        "resume with what it was started with, or start a new run"
+    )

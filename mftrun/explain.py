@@ -1,0 +1,158 @@
+"""Errors of Hydra and OmegaConf in our words: the key, what is wrong with it, and the nearest right one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mftrun.compose import compose_config
+from mftrun.errors import MftrunError
+from mftrun.nearest import nearest, unknown
+from mftrun.paths import resource_dir
+from mftrun.rerun import config_name
+
+_NOT_THERE = re.compile(r"Could not (?:override|delete(?: from config)?)[. ]+'?([^\s']+?)'?\.?(?:\n|$| )")
+_NO_APPEND = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
+
+
+def explanation(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """What to tell the user; `None` for an error that the user cannot put right.
+
+    Args:
+        error: The exception, with its causes.
+        arguments: The command line it came from, to find out which keys exist.
+    """
+    chain = list(_chain(error))
+    for one in chain:
+        if isinstance(one, MftrunError):
+            return str(one)
+    for one in chain:
+        if isinstance(one, HydraException | OmegaConfBaseException):
+            return _hydra(one, arguments)
+    return _null_group(arguments) if str(error).startswith("Config group override must be") else None
+
+
+def _null_group(arguments: Sequence[str]) -> str | None:
+    """Hydra's own error for `GROUP=null` does not say which group."""
+    pairs = (argument.partition("=") for argument in arguments)
+    group = next((key for key, _, value in pairs if value == "null" and key in _groups()), None)
+    return f"{group}: null is not an option; choose one of {', '.join(_options(group))}" if group else None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        # OmegaConf hides what a resolver raised; elsewhere what is suppressed stays so.
+        hidden = isinstance(error, OmegaConfBaseException) or not error.__suppress_context__
+        error = error.__cause__ or (error.__context__ if hidden else None)
+
+
+def _hydra(error: BaseException, arguments: Sequence[str]) -> str:
+    text = str(error).strip()
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        return _unknown_option(error.missing_cfg_file, error.options)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as GROUP=OPTION or KEY=VALUE ({text.splitlines()[0]})"
+    if isinstance(error, ConfigCompositionException) and (found := _NO_APPEND.search(text)):
+        return f"{found[1]}: exists already; write {found[1]}=VALUE without the +"
+    if isinstance(error, ConfigCompositionException) and (found := _NOT_THERE.search(text)):
+        return _unknown_key(found[1], arguments)
+    return _omegaconf(error) if isinstance(error, OmegaConfBaseException) else text or _cause(error)
+
+
+def _cause(error: BaseException) -> str:
+    cause = error.__cause__
+    return _omegaconf(cause) if isinstance(cause, OmegaConfBaseException) else str(cause or error)
+
+
+def _omegaconf(error: OmegaConfBaseException) -> str:
+    message = str(error).splitlines()[0]
+    return f"{error.full_key}: {message}" if error.full_key else message
+
+
+def _unknown_option(path: str, options: Sequence[str]) -> str:
+    group, _, option = path.rpartition("/")
+    return f"{group}={option}: {unknown(option, options, f'there is no such option of {group}', prefix='')}"
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    if key in _groups():
+        return f"{key}: rerun keeps the options of the run it repeats; override values below {key} instead"
+    known = _known_keys(arguments)
+    if (close := _nearest_key(key, known)) is not None:
+        return f"{key}: there is no such key; did you mean {close}?"
+    parent = _known_parent(key, known)
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    return f"{key}: {unknown(key.rpartition('.')[2], siblings, 'there is no such key', prefix=parent)}"
+
+
+def _known_parent(key: str, known: Sequence[str]) -> str:
+    """The longest part of a dotted path that exists."""
+    parent = key.rpartition(".")[0]
+    while parent and parent not in known:
+        parent = parent.rpartition(".")[0]
+    return parent
+
+
+def _nearest_key(key: str, known: Sequence[str]) -> str | None:
+    """Best a sibling, then the same last name elsewhere (`lr` → `optimizer.lr`), then anything like it."""
+    parent, _, name = key.rpartition(".")
+    siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == parent}
+    if (close := nearest(name, siblings)) is not None:
+        return siblings[close]
+    same = [one for one in known if one.rpartition(".")[2] == name]
+    if same or parent in known:
+        return same[0] if same else None
+    return nearest(key, known)
+
+
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Every key of the config that this command line's groups make, and every group."""
+    primary = config_name(arguments)
+    try:
+        cfg = compose_config(_group_choices(arguments), primary)
+    except HydraException:
+        cfg = compose_config([], primary)
+    # Values are to be set where they act, not where their defaults come from.
+    keys = {key: value for key, value in _container(cfg).items() if key != "recommended"}
+    return [*_keys(keys), *(group for group in _groups() if group not in cfg)]
+
+
+def _container(cfg: DictConfig) -> dict[Any, Any]:
+    plain = OmegaConf.to_container(cfg)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _keys(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, child in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(child, Mapping):
+            yield from _keys(child, f"{prefix}{key}.")
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (resource_dir("conf") / group).glob("*.yaml"))
+
+
+def _groups() -> list[str]:
+    return sorted(
+        path.name for path in resource_dir("conf").iterdir() if path.is_dir() and path.name != "hydra"
+    )
+
+
+def _group_choices(arguments: Sequence[str]) -> list[str]:
+    choices = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") in _groups()]
+    parser = OverridesParser.create()
+    return [choice for choice in choices if not parser.parse_override(choice).is_sweep_override()]

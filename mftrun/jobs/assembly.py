@@ -1,0 +1,219 @@
+"""From a resolved configuration to a rank's trainer, with everything it works with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import set_seed
+
+from mftrun.data.plan import Planner, evaluation_plan
+from mftrun.data.store import TokenStore
+from mftrun.distributed import resolve_precision
+from mftrun.jobs.layout import RunLayout
+from mftrun.jobs.preparation import build_group, build_trackers
+from mftrun.jobs.weights import load_model
+from mftrun.models.with_nll import ModelWithNll
+from mftrun.schema import RunConfig
+from mftrun.tracking.base import RunInfo, Trackers
+from mftrun.tracking.jsonl import MetricsFile
+from mftrun.training.checkpoint import Checkpoints, read_manifest
+from mftrun.training.evaluation import Evaluator
+from mftrun.training.feed import Feed
+from mftrun.training.saving import Saver
+from mftrun.training.stopping import EarlyStopping
+from mftrun.training.trainer import Parts, Trainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerFast
+
+    from mftrun.jobs.train import Payload
+    from mftrun.launch import RankContext
+    from mftrun.tracking.summary import Summary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """One rank's assembled run.
+
+    Attributes:
+        config: The typed configuration.
+        resolved: The same as plain containers.
+        layout: Where things lie.
+        accelerator: Joins the ranks.
+        causal_lm: The bare model, or its peft wrapper.
+        tokenizer: The run's tokenizer.
+        trainer: The loop.
+        metrics: The metrics file.
+        trackers: Everything that records go to; empty on all ranks but the first.
+        resumed_step: Step of the checkpoint the run goes on from; None from the start.
+        summary: The results, once there are some.
+    """
+
+    config: RunConfig
+    resolved: dict[str, Any]
+    layout: RunLayout
+    accelerator: Accelerator
+    causal_lm: Any
+    tokenizer: PreTrainedTokenizerFast
+    trainer: Trainer
+    metrics: MetricsFile
+    trackers: Trackers
+    resumed_step: int | None
+    summary: Summary | None = field(default=None)
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Keeps the trackers open, and tells them how the run ended."""
+        feed = self.trainer.parts.feed
+        info = run_info(self.resolved, self.layout, feed.tasks, feed.total_steps, self.resumed_step)
+        if self.accelerator.is_main_process:
+            self.trackers.start(info)
+        try:
+            yield
+        except BaseException:
+            self.trackers.finish(None, exit_code=1)
+            raise
+        self.trackers.finish(self.summary, exit_code=0)
+
+
+def assemble(context: RankContext, payload: Payload) -> Run:
+    """Builds a rank's run.
+
+    Args:
+        context: Who this rank is.
+        payload: What the parent handed over.
+    """
+    config, layout = RunConfig.from_dict(payload.config), RunLayout(payload.run_dir)
+    accelerator = build_group(config, "distributed").accelerator(resolve_precision(config.train.precision))
+    tokenizer = load_tokenizer(layout)
+    stores = TokenStore.open(layout.data / "train"), TokenStore.open(layout.data / "valid")
+    set_seed(config.seed)
+    causal_lm = load_model(config, tokenizer, layout, accelerator)
+    metrics = MetricsFile()
+    trackers = {"metrics": metrics, **build_trackers(config)} if accelerator.is_main_process else {}
+    run_trackers = Trackers(trackers)
+    parts = _parts(config, dict(payload.config), layout, accelerator, causal_lm, stores, run_trackers, context)
+    # From here on dropout draws another stream on every rank.
+    set_seed(config.seed, device_specific=True)
+    return Run(
+        config=config,
+        resolved=dict(payload.config),
+        layout=layout,
+        accelerator=accelerator,
+        causal_lm=causal_lm,
+        tokenizer=tokenizer,
+        trainer=Trainer(parts, config.train, config.evaluation, config.checkpoint),
+        metrics=metrics,
+        trackers=run_trackers,
+        resumed_step=None if payload.checkpoint is None else read_manifest(payload.checkpoint).step,
+    )
+
+
+def load_tokenizer(layout: RunLayout) -> PreTrainedTokenizerFast:
+    """The run's own tokenizer, as the parent saved it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(layout.tokenizer)
+
+
+def run_info(
+    config: dict[str, Any], layout: RunLayout, tasks: list[str], total_steps: int, resumed_step: int | None
+) -> RunInfo:
+    """What trackers may know of the run; a run inside a sweep is named after its own folder."""
+    in_sweep = (layout.run_dir.parent / "multirun.yaml").exists()
+    return RunInfo(
+        run_dir=layout.run_dir,
+        name=config["name"],
+        group=layout.run_dir.parent.name if in_sweep else None,
+        job_id=layout.run_dir.name if in_sweep else None,
+        config=config,
+        tasks=tasks,
+        total_steps=total_steps,
+        resumed_step=resumed_step,
+    )
+
+
+def _parts(
+    config: RunConfig,
+    resolved: dict[str, Any],
+    layout: RunLayout,
+    accelerator: Accelerator,
+    causal_lm: Any,
+    stores: tuple[TokenStore, TokenStore],
+    trackers: Trackers,
+    context: RankContext,
+) -> Parts:
+    train, valid = stores
+    objective = build_group(config, "loss", tasks=train.tasks)
+    factory = build_group(config, "optimizer")
+    with_nll = ModelWithNll(causal_lm).to(accelerator.device)
+    model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
+    model.train()
+    keep = config.checkpoint
+    checkpoints = Checkpoints(layout.run_dir, keep.keep_last, keep.keep_best)
+    pad_id = _pad_id(causal_lm)
+    return Parts(
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        peak_lr=factory.lr,
+        scheduler=build_group(config, "scheduler"),
+        objective=objective,
+        feed=_feed(config, train, accelerator, pad_id),
+        evaluator=_evaluator(config, valid, accelerator, pad_id),
+        tracker=trackers,
+        saver=Saver(accelerator, checkpoints, model, optimizer, objective, resolved),
+        early_stopping=EarlyStopping(**vars(config.evaluation.early_stopping)),
+        stop=context.stop,
+    )
+
+
+def _feed(config: RunConfig, store: TokenStore, accelerator: Accelerator, pad_id: int) -> Feed:
+    planner = Planner(
+        lengths=store.lengths,
+        task=store.task,
+        sampler=build_group(config, "sampler"),
+        rows=build_group(config, "rows"),
+        seed=config.seed,
+        global_batch_size=config.train.global_batch_size,
+        max_length=config.data.max_length,
+    )
+    return Feed(
+        store,
+        planner,
+        total_steps(config, planner),
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        micro_batch_size=config.train.micro_batch_size,
+        pad_id=pad_id,
+        pin=accelerator.device.type == "cuda",
+    )
+
+
+def total_steps(config: RunConfig, planner: Planner) -> int:
+    """Optimizer steps of the run: of its epochs, of ``max_steps``, or the fewer of both."""
+    epochs, most = config.train.epochs, config.train.max_steps
+    if epochs is None:
+        assert most is not None, "the schema refuses a run without an end"
+        return most
+    steps = planner.total_batches(epochs)
+    return steps if most is None else min(steps, most)
+
+
+def _evaluator(config: RunConfig, store: TokenStore, accelerator: Accelerator, pad_id: int) -> Evaluator:
+    plan = evaluation_plan(store.lengths, build_group(config, "rows"), config.data.max_length)
+    return Evaluator(accelerator, store, plan, config.evaluation.batch_size, pad_id)
+
+
+def _pad_id(causal_lm: Any) -> int:
+    """Token that fills rows. Which one does not matter: nothing real can see it."""
+    return int(causal_lm.config.pad_token_id or 0)

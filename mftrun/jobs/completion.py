@@ -1,0 +1,127 @@
+"""What a finished run leaves behind: the final model, the curves, the summary."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mftrun.data.report import DataReport
+from mftrun.errors import MftrunError
+from mftrun.files import whole_folder
+from mftrun.jobs.preparation import build_group
+from mftrun.models.parts import causal_lm_of
+from mftrun.tracking.curves import plot_curves
+from mftrun.tracking.jsonl import METRICS_NAME
+from mftrun.tracking.model_card import ModelCard
+from mftrun.tracking.summary import Summary, TaskCounts, summarize
+
+if TYPE_CHECKING:
+    from mftrun.jobs.assembly import Run
+
+log = logging.getLogger(__name__)
+
+
+def complete(run: Run) -> None:
+    """Writes the final model, the plot and the summary; the first rank alone.
+
+    Raises:
+        MftrunError: The final model cannot be written. The last checkpoint is there to try again from.
+    """
+    if not run.accelerator.is_main_process:
+        return
+    summary = _summary(run)
+    try:
+        export(run, summary)
+        plot_curves(run.metrics.records(), run.trainer.parts.feed.tasks, run.layout.curves)
+        summary.write(run.layout.run_dir)
+    except OSError as error:
+        raise MftrunError(
+            f"{run.layout.run_dir}: the results cannot be written ({error.strerror or error}). The last checkpoint "
+            "is kept: free some space, then run the same command with resume=auto."
+        ) from error
+    run.summary = summary
+
+
+def export(run: Run, summary: Summary) -> None:
+    """Saves the final model or adapter as a plain Hugging Face folder, whole or not at all."""
+    model = run.causal_lm
+    template = build_group(run.config, "template")
+    with whole_folder(run.layout.model) as folder:
+        _set_generation(causal_lm_of(model), template.stop_ids(run.tokenizer))
+        model.save_pretrained(folder)
+        causal_lm_of(model).generation_config.save_pretrained(folder)
+        run.tokenizer.save_pretrained(folder)
+        _card(run, summary).write(folder)
+
+
+def _set_generation(causal_lm: Any, stop_ids: list[int]) -> None:
+    """Generation ends at the template's end token, and uses the cache that training had switched off."""
+    generation = causal_lm.generation_config
+    generation.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else stop_ids
+    generation.pad_token_id = causal_lm.config.pad_token_id
+    generation.use_cache = True
+    causal_lm.config.use_cache = True
+
+
+def _card(run: Run, summary: Summary) -> ModelCard:
+    config = run.config
+    return ModelCard(
+        name=config.name,
+        base_model=config.objects["model"].get("path"),
+        adapter=hasattr(run.causal_lm, "peft_config"),
+        summary=summary,
+        settings={
+            "loss": _short(config.objects["loss"]["normalization"]),
+            "task weighting": _short(config.objects["loss"]["weighting"]),
+            "peft": _short(config.objects["peft"]),
+            "learning rate": config.objects["optimizer"]["lr"],
+            "schedule": _short(config.objects["scheduler"]),
+            "rows per step": config.train.global_batch_size,
+            "steps": summary.steps,
+        },
+    )
+
+
+def _summary(run: Run) -> Summary:
+    report = DataReport.load(run.layout.data)
+    progress = run.trainer.progress
+    counts = {
+        name: TaskCounts(task.train.samples, task.valid.samples, task.train.target_tokens)
+        for name, task in report.tasks.items()
+    }
+    return summarize(
+        run.metrics.records(),
+        counts,
+        steps=progress.step,
+        seconds=progress.seconds,
+        tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
+        trainable_parameters=sum(p.numel() for p in run.causal_lm.parameters() if p.requires_grad),
+        total_parameters=sum(p.numel() for p in run.causal_lm.parameters()),
+        closing=_closing(run),
+    )
+
+
+def _closing(run: Run) -> dict[str, str]:
+    layout = run.layout
+    model, own = run.config.objects["model"], run.config.data.tasks or run.config.data.paths
+    try_next = (
+        f"python -m mftrun rerun={_near(layout.run_dir)} seed={run.config.seed + 1}"
+        if own or "path" in model
+        else "python -m mftrun model=llama model.path=DIR data.tasks.NAME.path=DIR peft=lora"
+    )
+    return {
+        "model": str(_near(layout.model)),
+        "metrics": str(_near(layout.run_dir / METRICS_NAME)),
+        "curves": str(_near(layout.curves)),
+        "try next": try_next,
+    }
+
+
+def _near(path: Path) -> Path:
+    """The path as seen from here, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _short(node: dict[str, Any]) -> str:
+    return str(node["_target_"]).rpartition(".")[2]

@@ -1,0 +1,118 @@
+"""The parent's side of stopping: signals become something one can wait for together with the ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from mftrun.launch.errors import Stopped
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAVE_SIGNAL = signal.SIGUSR2
+
+ECHO = 2.0
+"""Seconds in which a repeated signal other than Ctrl-C is the same request: `timeout` and schedulers send
+theirs both to a process and to its group."""
+
+
+class StopCount:
+    """Tells the first request to stop from the second, which means at once.
+
+    Args:
+        clock: Seconds, increasing.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.first: int | None = None
+        self.at_once = False
+        self._clock = clock
+        self._first_at = 0.0
+
+    def add(self, signum: int) -> None:
+        """Count one received stop signal."""
+        if self.first is None:
+            self.first, self._first_at = signum, self._clock()
+        elif signum == signal.SIGINT or self._clock() - self._first_at > ECHO:
+            self.at_once = True
+
+
+class ParentSignals:
+    """While entered, signals arrive as bytes in a pipe.
+
+    The pipe is Python's wake-up descriptor: written by the low-level handler in whichever thread the
+    signal strikes, so that a main thread waiting in `connection.wait` always returns. Outside the main
+    thread, where Python cannot handle signals, nothing is installed and nothing ever arrives. Signals
+    that the parent was told to ignore (`nohup`, a shell's background job) stay ignored.
+    """
+
+    def __init__(self) -> None:
+        self.waitable: list[int] = []
+        self._raising = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ParentSignals:
+        if threading.current_thread() is threading.main_thread():
+            with ExitStack() as stack:
+                self.waitable = [_wakeup_pipe(stack)]
+                stack.callback(self._pass_on)
+                for signum in (*STOP_SIGNALS, SAVE_SIGNAL):
+                    self._handle(signum, stack)
+                self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+        self.waitable = []
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Inside, a stop signal raises `Stopped` on the spot: nothing runs yet that could be saved."""
+        self._raising = True
+        try:
+            yield
+        finally:
+            self._raising = False
+
+    def take(self) -> list[int]:
+        """Return the numbers of the signals that arrived since the last call."""
+        received = [number for pipe in self.waitable for number in _drain(pipe)]
+        return [number for number in received if number in (*STOP_SIGNALS, SAVE_SIGNAL)]
+
+    def _handle(self, signum: signal.Signals, stack: ExitStack) -> None:
+        previous = signal.getsignal(signum)
+        if previous is not signal.SIG_IGN and previous is not None:
+            signal.signal(signum, self._on_signal)
+            stack.callback(signal.signal, signum, previous)
+
+    def _pass_on(self) -> None:
+        """Give signals that nobody took to the handlers that stand again."""
+        for signum in self.take():
+            signal.raise_signal(signum)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._raising and signum in STOP_SIGNALS:
+            self.take()
+            raise Stopped(signum)
+
+
+def _wakeup_pipe(stack: ExitStack) -> int:
+    reader, writer = os.pipe()
+    stack.callback(os.close, reader)
+    stack.callback(os.close, writer)
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    stack.callback(signal.set_wakeup_fd, previous)
+    return reader
+
+
+def _drain(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 65536)
+    except BlockingIOError:
+        return b""

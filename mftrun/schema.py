@@ -1,0 +1,317 @@
+"""The scalar groups of the config, and the check that every key acts or is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import Field
+
+from mftrun.build import check_node, check_value, is_target
+from mftrun.errors import ConfigError
+from mftrun.nearest import unknown
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+
+# Groups whose option is one object; `tracker` is a mapping of them.
+OBJECTS = (
+    "job",
+    "model",
+    "peft",
+    "template",
+    "rows",
+    "sampler",
+    "loss",
+    "distributed",
+    "optimizer",
+    "scheduler",
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and in which portions to train.
+
+    Attributes:
+        epochs: Passes over the data; `None` leaves the length to `max_steps`.
+        max_steps: Optimizer steps; `None` leaves the length to `epochs`. With both, the shorter.
+        global_batch_size: Rows of one optimizer step, over all ranks.
+        micro_batch_size: Rows of one forward pass on one rank, at most.
+        max_grad_norm: Largest global gradient norm; `None` does not clip.
+        precision: `auto` takes bf16 where the device has it.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        log_every: Steps between two logged records.
+    """
+
+    epochs: Positive | None
+    max_steps: Positive | None
+    global_batch_size: Positive
+    micro_batch_size: Positive
+    max_grad_norm: PositiveFloat | None
+    precision: Literal["auto", "fp32", "bf16"]
+    gradient_checkpointing: bool
+    log_every: Positive
+
+
+@dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """When to stop before the end: `patience` evaluations without a better `metric`; `None` never."""
+
+    metric: str
+    patience: Positive | None
+    min_delta: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation on all validation data, every `every` steps (`None`: at the end only)."""
+
+    every: Positive | None
+    batch_size: Positive
+    early_stopping: EarlyStoppingConfig
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, and which checkpoints to keep.
+
+    Attributes:
+        every_steps: Optimizer steps between two checkpoints; `None` does not count steps.
+        every_minutes: Minutes between two checkpoints; `None` does not look at the clock.
+        every_epoch: Save at every epoch's end; these are never removed.
+        keep_last: How many of the newest to keep.
+        keep_best: Keep the one of the best evaluation.
+        allow_changed_config: Resume although keys changed that alter the course of training.
+    """
+
+    every_steps: Positive | None
+    every_minutes: PositiveFloat | None
+    every_epoch: bool
+    keep_last: Positive
+    keep_best: bool
+    allow_changed_config: bool
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One task: a path of JSONL, or a `source` object that makes samples.
+
+    Attributes:
+        path: File or folder of `*.jsonl`.
+        valid_path: The same for validation; `None` splits some off the training data.
+        source: A `_target_` config, instead of `path`.
+        max_samples: Take at most this many.
+    """
+
+    path: str | None = None
+    valid_path: str | None = None
+    source: dict[str, Any] | None = None
+    max_samples: Positive | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The tasks and how their samples become training and validation rows.
+
+    Attributes:
+        tasks: Name → task.
+        paths: More tasks, each named by the last component of its path.
+        fallback: Tasks used when neither of the two names any.
+        max_length: Most tokens in a row, and so in a sample.
+        on_overlong: What happens to a longer sample.
+        on_bad: What happens to a malformed line.
+        valid_fraction: Share of each task split off for validation where it has no `valid_path`.
+        valid_max: At most so many samples of a task.
+        valid_min: At least so many samples of a task.
+    """
+
+    max_length: Positive
+    on_overlong: Literal["error", "skip", "truncate"]
+    on_bad: Literal["error", "skip"]
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)]
+    valid_max: Natural
+    valid_min: Natural
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
+    fallback: dict[str, TaskConfig] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole config, its scalar groups typed. The groups of objects stay plain mappings, for `build`.
+
+    Attributes:
+        objects: Group → its `_target_` config, for every group of `OBJECTS`.
+        tracker: Name → `_target_` config, or `None` for one that is left out.
+        allowed_targets: Module prefixes that `_target_` may name besides mftrun's own list.
+    """
+
+    name: str
+    seed: int
+    output_dir: str | None
+    resume: str | None
+    rerun: str | None
+    allowed_targets: list[str]
+    train: TrainConfig
+    evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig
+    data: DataConfig
+    tracker: dict[str, dict[str, Any] | None]
+    objects: dict[str, dict[str, Any]]
+
+    @staticmethod
+    def from_dict(cfg: Mapping[str, Any]) -> RunConfig:
+        """Types a resolved config.
+
+        Raises:
+            ConfigError: A key is unknown or missing, or a value has the wrong type or range.
+        """
+        _check_keys(cfg, dict.fromkeys((*_TYPES, *OBJECTS), True), "")
+        values = {key: _typed(type_, cfg[key], key) for key, type_ in _TYPES.items()}
+        return RunConfig(**values, objects={key: _object(cfg[key], key) for key in OBJECTS})
+
+
+_TYPES: dict[str, Any] = {
+    "name": Annotated[str, Field(min_length=1)],
+    "seed": Natural,
+    "output_dir": str | None,
+    "resume": str | None,
+    "rerun": str | None,
+    "allowed_targets": list[str],
+    "train": TrainConfig,
+    "evaluation": EvaluationConfig,
+    "checkpoint": CheckpointConfig,
+    "data": DataConfig,
+    "tracker": dict[str, dict[str, Any] | None],
+}
+# What the program adds to `_partial_` objects, by group.
+_RUNTIME: dict[str, tuple[str, ...]] = {"loss": ("tasks",)}
+
+
+def check(cfg: Mapping[str, Any]) -> RunConfig:
+    """Checks a resolved config before anything is loaded: keys, types, ranges, targets, combinations.
+
+    Returns:
+        The typed config.
+
+    Raises:
+        ConfigError: Names the key, and the nearest right one where that helps.
+    """
+    config = RunConfig.from_dict(cfg)
+    tasks = task_configs(config.data)
+    _check_combinations(config, tasks)
+    for key in (*OBJECTS, "tracker", "data"):
+        check_node(cfg[key], key, config.allowed_targets, _RUNTIME.get(key, ()))
+    return config
+
+
+def task_configs(data: DataConfig) -> dict[str, TaskConfig]:
+    """The tasks of a run: `tasks`, then `paths`, or `fallback` when both are empty.
+
+    Raises:
+        ConfigError: Two tasks have one name, a task has no source or two, or there is no task at all.
+    """
+    tasks = {**data.tasks, **_from_paths(data)} or data.fallback
+    if not tasks:
+        raise ConfigError(
+            "data.tasks", "there is no task; write data.tasks.NAME.path=DIR for each, or data.paths=[DIR,…]"
+        )
+    where = "data.tasks" if tasks is not data.fallback else "data.fallback"
+    for name, task in tasks.items():
+        _check_task(task, f"{where}.{name}")
+    return tasks
+
+
+def _from_paths(data: DataConfig) -> dict[str, TaskConfig]:
+    found: dict[str, TaskConfig] = {}
+    for path in data.paths:
+        name = Path(path).name
+        if not name:
+            raise ConfigError("data.paths", f"{path!r} has no last component to name its task by")
+        if (other := found.get(name) or data.tasks.get(name)) is not None:
+            raise ConfigError(
+                "data.paths",
+                f"two tasks are named {name}: {other.path or 'data.tasks.' + name} and {path}; "
+                "name one yourself with data.tasks.NAME.path=DIR",
+            )
+        found[name] = TaskConfig(path=path)
+    return found
+
+
+def _check_task(task: TaskConfig, key: str) -> None:
+    if task.path is None and task.source is None:
+        raise ConfigError(f"{key}.path", "the task has neither a path nor a source; give one of them")
+    if task.path is not None and task.source is not None:
+        raise ConfigError(f"{key}.path", "the task has both a path and a source; give one of them")
+    if task.source is not None and not is_target(task.source):
+        raise ConfigError(f"{key}.source", "needs a _target_, the class that reads or makes the samples")
+
+
+def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
+    stopping = config.evaluation.early_stopping
+    if config.train.epochs is None and config.train.max_steps is None:
+        raise ConfigError("train.max_steps", "is null, and so is train.epochs: the run would never end")
+    if stopping.patience is not None and config.evaluation.every is None:
+        raise ConfigError("evaluation.every", "early stopping needs evaluations; give the steps between two")
+    if stopping.metric != "mean" and stopping.metric not in tasks:
+        problem = f"{stopping.metric} is neither mean nor a task"
+        raise ConfigError(
+            "evaluation.early_stopping.metric", unknown(stopping.metric, ["mean", *tasks], problem)
+        )
+    if config.data.valid_min > config.data.valid_max:
+        raise ConfigError("data.valid_min", f"is above data.valid_max={config.data.valid_max}")
+    _check_weights(config.objects["loss"], tasks)
+
+
+def _check_weights(loss: Mapping[str, Any], tasks: Mapping[str, TaskConfig]) -> None:
+    weighting = loss.get("weighting")
+    weights = weighting.get("weights") if isinstance(weighting, Mapping) else None
+    for name in weights if isinstance(weights, Mapping) else ():
+        if name not in tasks:
+            key = "loss.weighting.weights"
+            raise ConfigError(f"{key}.{name}", unknown(name, tasks, f"there is no task {name}", prefix=key))
+
+
+def _object(node: Any, key: str) -> dict[str, Any]:
+    if not is_target(node):
+        raise ConfigError(key, f"needs one of its options ({key}=NAME), or a config with a _target_")
+    return dict(node)
+
+
+def _check_keys(node: Mapping[str, Any], known: Mapping[str, bool], key: str) -> None:
+    """Refuses keys that are not known, and asks for those that are required."""
+    dot = f"{key}." if key else ""
+    for name in node:
+        if name not in known:
+            raise ConfigError(f"{dot}{name}", unknown(str(name), known, "there is no such key", prefix=key))
+    for name, required in known.items():
+        if required and name not in node:
+            raise ConfigError(f"{dot}{name}", "is missing from the config")
+
+
+def _typed(type_: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(type_):
+        return _section(type_, value, key)
+    if type_ == dict[str, TaskConfig]:
+        entries = check_value(value, dict[str, Any], key)
+        return {name: _section(TaskConfig, entry, f"{key}.{name}") for name, entry in entries.items()}
+    return check_value(value, type_, key)
+
+
+def _section(type_: Any, value: Any, key: str) -> Any:
+    """A dataclass from a mapping that has its keys and no others."""
+    fields = dataclasses.fields(type_)
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, f"needs keys ({', '.join(one.name for one in fields)}), not {value!r}")
+    _check_keys(value, {one.name: _is_required(one) for one in fields}, key)
+    hints = get_type_hints(type_, include_extras=True)
+    return type_(**{name: _typed(hints[name], entry, f"{key}.{name}") for name, entry in value.items()})
+
+
+def _is_required(one: dataclasses.Field[Any]) -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING

@@ -1,0 +1,7 @@
+"""Imported by a fork server that is to be slow: waits until the test lets it go on."""
+
+import os
+from pathlib import Path
+
+os.write(1, b"importing\n")
+Path(os.environ["LAUNCH_TEST_FIFO"]).read_text()

@@ -1,0 +1,257 @@
+"""The objective against worked examples, for every split over ranks and micro-batches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mftrun.errors import ConfigError
+from mftrun.losses.counts import Counts
+from mftrun.losses.normalizations import SampleMean, TaskMean, TaskSampleMean, TokenMean
+from mftrun.losses.objective import Objective
+from mftrun.losses.token_losses import CrossEntropy
+from mftrun.losses.weightings import Static
+
+REFERENCE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "losses.json"
+NORMALIZATIONS = {
+    "token_mean": TokenMean(),
+    "sample_mean": SampleMean(),
+    "task_mean": TaskMean(),
+    "task_sample_mean": TaskSampleMean(),
+}
+
+
+@dataclass
+class Tokens:
+    """A global batch: one entry per target token."""
+
+    nll: Tensor
+    task: Tensor
+    sample: Tensor
+    num_tasks: int
+    weights: dict[str, float]
+
+    @property
+    def sizes(self) -> Tensor:
+        return torch.bincount(self.sample)[self.sample]
+
+    def counts(self, chosen: Tensor) -> Counts:
+        tokens = torch.bincount(self.task[chosen], minlength=self.num_tasks).double()
+        pairs = torch.unique(torch.stack([self.task[chosen], self.sample[chosen]]), dim=1)
+        return Counts(tokens, torch.bincount(pairs[0], minlength=self.num_tasks).double())
+
+
+# Task a: samples 0 (2 tokens) and 1 (1 token); task b: sample 2 (2 tokens); task c is absent.
+HAND = Tokens(
+    nll=torch.tensor([1.0, 3.0, 5.0, 2.0, 8.0]),
+    task=torch.tensor([0, 0, 0, 1, 1]),
+    sample=torch.tensor([0, 0, 1, 2, 2]),
+    num_tasks=3,
+    weights={"0": 3.0, "1": 1.0, "2": 100.0},
+)
+HAND_EXPECTED = {
+    "token_mean": 19 / 5,
+    "sample_mean": (2 + 5 + 5) / 3,
+    "task_mean": (3 * 9 / 3 + 1 * 10 / 2) / 4,
+    "task_sample_mean": (3 * (2 + 5) / 2 + 1 * 5) / 4,
+}
+
+
+def objective(tokens: Tokens, name: str) -> Objective:
+    normalization = NORMALIZATIONS[name]
+    weighting = Static(tokens.weights) if normalization.uses_weights else Static()
+    return Objective(CrossEntropy(), normalization, weighting, [str(k) for k in range(tokens.num_tasks)])
+
+
+def sum_of_shares(tokens: Tokens, name: str, part: Tensor) -> tuple[float, Tensor]:
+    """Loss and gradient, added up over the parts that `part` assigns each token to."""
+    made = objective(tokens, name)
+    counts = tokens.counts(torch.arange(len(tokens.nll)))
+    nll = tokens.nll.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for value in range(int(part.max()) + 1):
+        own = part == value
+        share = made.loss(nll[own], tokens.task[own], tokens.sample[own], tokens.sizes[own], counts)
+        share.backward()
+        total += share.detach().double()
+    assert nll.grad is not None
+    return float(total), nll.grad
+
+
+def splits(tokens: Tokens) -> list[Tensor]:
+    """All in one part, one sample a part, and random parts of whole samples, some of them empty."""
+    rng = np.random.default_rng(0)
+    samples = int(tokens.sample.max()) + 1
+    ways = [np.zeros(samples, np.int64), np.arange(samples)]
+    ways += [rng.integers(0, parts, samples) for parts in (2, 3, 8, 40)]
+    return [torch.from_numpy(way)[tokens.sample] for way in ways]
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_hand_worked(name):
+    for part in splits(HAND):
+        loss, gradient = sum_of_shares(HAND, name, part)
+        assert loss == pytest.approx(HAND_EXPECTED[name], rel=1e-6)
+        # Every loss is linear, so the gradient says it again.
+        assert float(gradient @ HAND.nll) == pytest.approx(HAND_EXPECTED[name], rel=1e-6)
+
+
+def test_hand_worked_coefficients():
+    _, gradient = sum_of_shares(HAND, "task_mean", torch.zeros(5, dtype=torch.int64))
+    torch.testing.assert_close(gradient, torch.tensor([1 / 4, 1 / 4, 1 / 4, 1 / 8, 1 / 8]))
+    _, gradient = sum_of_shares(HAND, "task_sample_mean", torch.zeros(5, dtype=torch.int64))
+    torch.testing.assert_close(gradient, torch.tensor([3 / 16, 3 / 16, 3 / 8, 1 / 8, 1 / 8]))
+
+
+def reference_batches() -> list[tuple[dict, Tokens]]:
+    if not REFERENCE.exists():
+        pytest.skip("the reference numbers are not beside the repository")
+    cases = json.loads(REFERENCE.read_text())["batch"]
+    return [(case, tokens_of(case)) for case in cases]
+
+
+def tokens_of(case: dict) -> Tokens:
+    return Tokens(
+        nll=torch.tensor(case["nll"]),
+        task=torch.tensor(case["task_id"]),
+        sample=torch.tensor(case["sample_id"]),
+        num_tasks=case["tasks"],
+        weights={str(k): w for k, w in enumerate(case["task_weights"])},
+    )
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_reference(name):
+    for case, tokens in reference_batches():
+        given = torch.tensor(case["rank"]) * 1000 + torch.tensor(case["micro_batch"])
+        given = torch.unique(given, return_inverse=True)[1]
+        gradients = []
+        for part in [given, *splits(tokens)]:
+            loss, gradient = sum_of_shares(tokens, name, part)
+            assert loss == pytest.approx(case["expected"][name], rel=1e-6)
+            gradients.append(gradient)
+        for gradient in gradients[1:]:
+            torch.testing.assert_close(gradient, gradients[0], rtol=1e-6, atol=0)
+
+
+def test_counts_add_up_over_ranks():
+    part = torch.tensor([0, 0, 1, 1, 1])
+    parts = [HAND.counts(torch.nonzero(part == value).flatten()) for value in range(2)]
+    whole = HAND.counts(torch.arange(5))
+    assert (parts[0] + parts[1]).stack().tolist() == whole.stack().tolist() == [3, 2, 0, 2, 1, 0]
+    again = Counts.from_vector(whole.stack())
+    assert again.tokens.tolist() == [3, 2, 0]
+    assert again.samples.tolist() == [2, 1, 0]
+
+
+def test_task_weights_act_with_one_sample_per_micro_batch():
+    """The released code divided by the tasks of the micro-batch, so that weights cancelled out."""
+    one_sample_each = HAND.sample
+    _, weighted = sum_of_shares(HAND, "task_mean", one_sample_each)
+    plain = Tokens(HAND.nll, HAND.task, HAND.sample, 3, {})
+    _, unweighted = sum_of_shares(plain, "task_mean", one_sample_each)
+    assert weighted[0] / weighted[-1] == pytest.approx(3 * float(unweighted[0] / unweighted[-1]))
+
+
+def test_mean_is_over_all_ranks_tokens_not_over_rank_means():
+    uneven = torch.tensor([0, 0, 1, 1, 1])
+    loss, _ = sum_of_shares(HAND, "token_mean", uneven)
+    mean_of_means = ((1 + 3) / 2 + (5 + 2 + 8) / 3) / 2
+    assert loss == pytest.approx(19 / 5)
+    assert loss != pytest.approx(mean_of_means)
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_a_loss_of_zero_is_not_absence(name):
+    """Task 1 has a loss of exactly 0: it still takes its part of the weight."""
+    tokens = Tokens(torch.tensor([4.0, 0.0]), torch.tensor([0, 1]), torch.tensor([0, 1]), 2, {})
+    loss, gradient = sum_of_shares(tokens, name, torch.tensor([0, 1]))
+    assert loss == pytest.approx(2.0)
+    assert gradient.tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_nothing_to_train_is_zero_with_a_graph(name):
+    made = objective(HAND, name)
+    nll = torch.zeros(0, requires_grad=True)
+    empty = torch.zeros(0, dtype=torch.int64)
+    loss = made.loss(nll, empty, empty, empty, Counts.zeros(3))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert nll.grad is not None
+    assert nll.grad.shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["task_mean", "task_sample_mean"])
+def test_only_tasks_of_weight_zero_present(name):
+    weights = {"0": 0.0, "1": 0.0}
+    loss, gradient = sum_of_shares(Tokens(HAND.nll, HAND.task, HAND.sample, 3, weights), name, HAND.sample)
+    assert loss == 0
+    assert gradient.tolist() == [0] * 5
+
+
+def test_small_coefficients_keep_their_accuracy():
+    """A hundred thousand tokens: single precision sums would drift."""
+    generator = torch.Generator().manual_seed(0)
+    nll = torch.rand(100_000, generator=generator)
+    task = torch.randint(0, 5, (100_000,), generator=generator)
+    sample = torch.arange(100_000) // 50
+    tokens = Tokens(nll, task, sample, 5, {})
+    exact = torch.stack([nll[task == k].double().mean() for k in range(5)]).mean()
+    loss, _ = sum_of_shares(tokens, "task_mean", torch.arange(100_000) % 8)
+    assert loss == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_gradient_flows_in_the_dtype_of_the_nll():
+    nll = HAND.nll.clone().requires_grad_()
+    counts = HAND.counts(torch.arange(5))
+    loss = objective(HAND, "task_mean").loss(nll, HAND.task, HAND.sample, HAND.sizes, counts)
+    loss.backward()
+    assert loss.dtype == nll.dtype
+    assert nll.grad is not None
+    assert nll.grad.dtype == torch.float32
+
+
+def test_weights_without_effect_are_refused():
+    with pytest.raises(ConfigError, match="TokenMean") as caught:
+        Objective(CrossEntropy(), TokenMean(), Static({"a": 2.0}), ["a", "b"])
+    assert caught.value.key == "loss.weighting"
+    Objective(CrossEntropy(), TokenMean(), Static({"a": 1.0}), ["a", "b"])
+
+
+def test_state_is_restored():
+    made = objective(HAND, "task_mean")
+    made.load_state_dict(made.state_dict())
+    assert made.task_weights().tolist() == [3.0, 1.0, 100.0]
+
+
+class ChangingWeights:
+    """Weights that double at every step."""
+
+    weighs = True
+
+    def __init__(self):
+        self.value = torch.ones(2, dtype=torch.float64)
+
+    def build(self, tasks):
+        return self
+
+    def current(self):
+        return self.value
+
+
+def test_changed_weights_are_used():
+    weighting = ChangingWeights()
+    made = Objective(CrossEntropy(), TaskMean(), weighting, ["a", "b"])
+    ids = torch.tensor([0, 1])
+    counts = Counts(torch.ones(2).double(), torch.ones(2).double())
+    nll = torch.tensor([1.0, 5.0])
+    assert float(made.loss(nll, ids, ids, torch.ones(2, dtype=torch.int64), counts)) == pytest.approx(3.0)
+    weighting.value = torch.tensor([3.0, 1.0]).double()
+    assert float(made.loss(nll, ids, ids, torch.ones(2, dtype=torch.int64), counts)) == pytest.approx(2.0)

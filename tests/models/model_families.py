@@ -1,0 +1,98 @@
+"""Tiny random models of many families, with weights large enough that every part of them shows in the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCAB = 96
+_SMALL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GPT: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+_COHERE = {**_SMALL, "logit_scale": 0.4}
+_EXPERTS = {**_SMALL, "num_local_experts": 4, "num_experts_per_tok": 2}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _SMALL,
+    "llama_tied": {**_SMALL, "model_type": "llama", "tie_word_embeddings": True},
+    "qwen2": {**_SMALL, "tie_word_embeddings": True},
+    "qwen3": {**_SMALL, "head_dim": 8},
+    "gemma2": {**_SMALL, "head_dim": 8, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "gemma3_text": {**_SMALL, "head_dim": 8, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "cohere": _COHERE,
+    "granite": {**_SMALL, "logits_scaling": 3.0},
+    "gpt_neox": _SMALL,
+    "gpt_bigcode": {"vocab_size": VOCAB, **_GPT, "multi_query": True},
+    "gptj": {"vocab_size": VOCAB, **_GPT, "rotary_dim": 4},
+    "phi": _SMALL,
+    "mixtral": {**_EXPERTS, "router_aux_loss_coef": 0.02},
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Inputs of one micro-batch in which every token but the first of a row is a target."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    predict_from: torch.Tensor
+    target_ids: torch.Tensor
+
+    def args(self) -> tuple[torch.Tensor, ...]:
+        return self.input_ids, self.position_ids, self.predict_from, self.target_ids
+
+
+def tiny(family: str, attention: str = "eager", **changes: Any) -> Any:
+    """A model of the family in training mode, the same at every call."""
+    settings = {"model_type": family, **FAMILIES[family], **changes}
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    _without_dropout(model)
+    return model.train()
+
+
+def _without_dropout(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attn_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def random_text(rows: int = 3, length: int = 17, seed: int = 0) -> Text:
+    ids = torch.randint(3, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
+    flat = torch.arange(rows * length).view(rows, length)
+    positions = torch.arange(length).expand(rows, length).contiguous()
+    return Text(ids, positions, flat[:, :-1].flatten(), ids[:, 1:].flatten())
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gradients by name, taken away from the model."""
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Largest difference of any parameter's gradient, relative to that parameter's largest."""
+    assert found.keys() == expected.keys()
+    pairs = [(found[name], expected[name]) for name in expected]
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)) for a, b in pairs)

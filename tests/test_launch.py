@@ -1,0 +1,438 @@
+import contextlib
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import launch_workers as workers
+import pytest
+
+from mftrun.errors import ConfigError, DataError
+from mftrun.launch import RankFailed, Stopped, StopRequest, run_ranks
+from mftrun.launch.errors import describe_exit
+from mftrun.launch.signals import ECHO, StopCount
+from mftrun.launch.supervisor import free_port
+
+PATIENCE = 60.0
+DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def run(worker, payload=None, num_processes=2, log_file=None):
+    return run_ranks(worker, payload, num_processes=num_processes, log_file=log_file)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def assert_gone(directory, num_processes=2):
+    numbers = [int((directory / str(rank)).read_text()) for rank in range(num_processes)]
+    assert not [number for number in numbers if alive(number)]
+
+
+# Results
+
+
+def test_rank_0_returns_its_result():
+    assert run(workers.echo, "hello", num_processes=1) == (0, 1, "hello")
+
+
+def test_runs_of_different_sizes_follow_each_other():
+    assert [run(workers.echo, n, num_processes=n)[1:] for n in (2, 1, 3)] == [(2, 2), (1, 1), (3, 3)]
+
+
+def test_a_result_larger_than_a_pipe_arrives():
+    large = bytes(5_000_000)
+    assert run(workers.echo, large)[2] == large
+
+
+def test_no_process_is_left_after_a_result(tmp_path):
+    run(workers.pids, tmp_path)
+    assert_gone(tmp_path)
+
+
+def test_ranks_are_not_this_process():
+    assert run(workers.pids, "/tmp", num_processes=1) != os.getpid()
+
+
+def test_ranks_form_a_process_group_and_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0))
+    assert run(workers.sum_of_ranks) == (3.0, max(1, cores // 2))
+
+
+def test_it_runs_outside_the_main_thread():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(workers.echo, "there")))
+    thread.start()
+    thread.join()
+    assert results == [(0, 2, "there")]
+
+
+def test_signal_handlers_are_restored():
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+    before = [signal.getsignal(number) for number in watched]
+    run(workers.echo, num_processes=1)
+    assert [signal.getsignal(number) for number in watched] == before
+    assert not set(watched) & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    wakeup = signal.set_wakeup_fd(-1)
+    assert wakeup == -1
+
+
+# Surroundings
+
+
+def test_a_lone_rank_sees_no_process_group(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert set(run(workers.environment, DISTRIBUTED, num_processes=1).values()) == {None}
+
+
+def test_ranks_see_their_process_group():
+    seen = run(workers.environment, DISTRIBUTED, num_processes=2)
+    assert int(seen.pop("MASTER_PORT")) > 1023
+    assert list(seen.values()) == ["0", "0", "2", "2", "127.0.0.1"]
+
+
+def test_changes_of_the_environment_are_honored(monkeypatch):
+    run(workers.echo, num_processes=1)
+    monkeypatch.setenv("LAUNCH_TEST", "set")
+    assert run(workers.environment, ["LAUNCH_TEST"], num_processes=1) == {"LAUNCH_TEST": "set"}
+    monkeypatch.delenv("LAUNCH_TEST")
+    assert run(workers.environment, ["LAUNCH_TEST"], num_processes=1) == {"LAUNCH_TEST": None}
+
+
+def test_one_rank_keeps_its_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run(workers.environment, ["OMP_NUM_THREADS"], num_processes=1) == {"OMP_NUM_THREADS": None}
+
+
+def test_chosen_threads_are_kept(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert run(workers.environment, ["OMP_NUM_THREADS"], num_processes=2) == {"OMP_NUM_THREADS": "7"}
+
+
+def test_ranks_write_where_the_parent_writes_now(capfd):
+    run(workers.echo, num_processes=1)
+    capfd.readouterr()
+    run(workers.speak, "the rank", num_processes=1)
+    out, err = capfd.readouterr()
+    assert "out of the rank\n" in out
+    assert "err of the rank\n" in err
+
+
+def test_all_ranks_log_to_one_file(tmp_path):
+    log_file = tmp_path / "mftrun.log"
+    log_file.write_text("line of the parent\n")
+    run(workers.log_lines, log_file=log_file)
+    text = log_file.read_text()
+    assert text.startswith("line of the parent\n")
+    assert "[INFO] - info of 0\n" in text
+    assert "[WARNING] - warning of 0\n" in text
+    assert "[WARNING] - [rank 1] warning of 1\n" in text
+    assert "a python warning" in text
+    assert "info of 1" not in text
+    assert "chatter" not in text
+
+
+def test_ports_are_free_and_not_handed_out_automatically():
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(10_000 <= free_port() < lowest for _ in range(20))
+
+
+# Failures
+
+
+def test_a_configuration_error_comes_back_as_itself():
+    with pytest.raises(ConfigError, match=r"^train\.epochs: must be positive$") as caught:
+        run(workers.raise_in_rank_1, "config")
+    assert caught.value.key == "train.epochs"
+
+
+def test_a_data_error_comes_back_as_itself():
+    with pytest.raises(DataError, match=r"^tasks/a\.jsonl:7: not JSON$") as caught:
+        run(workers.raise_in_rank_1, "data")
+    assert caught.value.line == 7
+
+
+def test_any_other_error_comes_back_with_its_rank_and_traceback():
+    with pytest.raises(RankFailed) as caught:
+        run(workers.raise_in_rank_1, "value")
+    assert str(caught.value).startswith("rank 1 failed: Traceback")
+    assert "launch_workers.py" in str(caught.value)
+    assert "rank_main" not in str(caught.value)
+    assert str(caught.value).endswith("ValueError: no such thing")
+
+
+def test_a_failure_survives_pickling():
+    copy = pickle.loads(pickle.dumps(RankFailed(1, "reason")))
+    assert (str(copy), copy.rank, copy.reason) == ("rank 1 failed: reason", 1, "reason")
+    copy = pickle.loads(pickle.dumps(Stopped(signal.SIGINT, {"step": 3})))
+    assert (str(copy), copy.exit_code, copy.result) == ("stopped by Ctrl-C", 130, {"step": 3})
+
+
+def test_a_user_error_that_does_not_unpickle_comes_back_as_text():
+    with pytest.raises(RankFailed, match="OddError: ab"):
+        run(workers.raise_in_rank_1, "odd")
+
+
+def test_an_error_that_does_not_pickle_comes_back_as_text():
+    with pytest.raises(RankFailed, match="ValueError: holds a lock"):
+        run(workers.unpicklable_error)
+
+
+def test_a_result_that_does_not_pickle_is_an_error():
+    with pytest.raises(RankFailed, match="cannot pickle"):
+        run(workers.unpicklable_result, num_processes=1)
+
+
+def test_leaving_by_sys_exit_is_an_error():
+    with pytest.raises(RankFailed, match="(?s)rank 1 failed: .*SystemExit: 3"):
+        run(workers.raise_in_rank_1, "exit")
+
+
+def test_work_that_cannot_be_imported_in_the_rank_is_an_error(monkeypatch):
+    monkeypatch.setattr(workers.echo, "__module__", "launch_missing")
+    monkeypatch.setitem(sys.modules, "launch_missing", workers)
+    with pytest.raises(RankFailed, match="No module named 'launch_missing'"):
+        run(workers.echo, num_processes=1)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("exit", "exit code 3 before its work was done"),
+        (signal.SIGKILL, r"ended by SIGKILL \(.*memory"),
+        (signal.SIGSEGV, r"ended by SIGSEGV"),
+        (signal.SIGTERM, r"exit code 143 before"),
+    ],
+)
+def test_a_rank_that_dies_without_a_word_ends_the_run(tmp_path, how, message):
+    with pytest.raises(RankFailed, match=f"rank 1 failed: .*{message}"):
+        run(workers.die, (tmp_path, how))
+    assert_gone(tmp_path)
+
+
+def test_the_cause_is_told_rather_than_its_consequence(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DataError, match="not JSON"):
+        run(workers.blame_the_other, tmp_path / "fifo")
+
+
+def test_a_consequence_is_told_when_there_is_nothing_else():
+    with pytest.raises(RankFailed, match="Connection closed by peer"):
+        run(workers.lose_the_connection)
+
+
+def test_an_unknown_exit_signal_is_described():
+    assert describe_exit(-signal.SIGRTMIN - 1).endswith(f"signal {signal.SIGRTMIN + 1}")
+
+
+# Signals: a program of its own stands for the parent, and its output tells what happens
+
+
+class Program:
+    """`launch_workers` as a program in a session of its own; its output ends with its last process."""
+
+    def __init__(self, worker, num_processes=2, preload="mftrun.launch", **environment):
+        here = Path(__file__).parent
+        paths = os.pathsep.join([str(here.parent), str(here)])
+        self.process = subprocess.Popen(
+            [sys.executable, here / "launch_workers.py", worker, str(num_processes), preload],
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.output = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def expect(self, *lines):
+        while not all(line in self.output for line in lines):
+            assert self._read(), f"{lines} missing in:\n{self.output}"
+
+    def send(self, signum):
+        os.kill(self.process.pid, signum)
+
+    def send_to_all(self, signum):
+        os.killpg(self.process.pid, signum)
+
+    def end(self):
+        """Return the exit code once every process of the program is gone."""
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE)
+
+    def _read(self):
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert ready, f"nothing happens after:\n{self.output}"
+        data = os.read(self.process.stdout.fileno(), 65536).decode()
+        self.output += data
+        return data
+
+
+def both_ranks_loop(program):
+    program.expect("looping 0", "looping 1")
+
+
+def test_sigterm_lets_ranks_finish():
+    with Program("loop") as program:
+        both_ranks_loop(program)
+        program.send(signal.SIGTERM)
+        assert program.end() == 143
+        assert "stopping: saving a checkpoint" in program.output
+        assert "leaving 0" in program.output
+        assert "leaving 1" in program.output
+        assert "stopped 15 kept\n0 1 again\n" in program.output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_process_group_lets_ranks_finish(signum):
+    with Program("loop") as program:
+        both_ranks_loop(program)
+        program.send_to_all(signum)
+        assert program.end() == 128 + signum
+        assert f"stopped {signum} kept\n0 1 again\n" in program.output
+        assert "Traceback" not in program.output
+
+
+def test_a_second_ctrl_c_ends_ranks_at_once():
+    with Program("stubborn") as program:
+        both_ranks_loop(program)
+        program.send_to_all(signal.SIGINT)
+        program.expect("stopping:")
+        program.send_to_all(signal.SIGINT)
+        assert program.end() == 130
+        assert "stopped 2 None\n0 1 again\n" in program.output
+        assert "Traceback" not in program.output
+
+
+def test_sigterm_ends_ranks_that_load():
+    with Program("loading") as program:
+        both_ranks_loop(program)
+        program.send(signal.SIGTERM)
+        assert program.end() == 143
+        assert "stopped 15 None\n0 1 again\n" in program.output
+        assert "Traceback" not in program.output
+
+
+def test_a_rank_that_waits_for_one_that_was_loading_is_ended():
+    with Program("half_loading") as program:
+        both_ranks_loop(program)
+        program.send(signal.SIGTERM)
+        assert program.end() == 143
+        assert "stopped 15 None\n0 1 again\n" in program.output
+
+
+def test_an_error_while_saving_is_told_rather_than_the_stop():
+    with Program("fails_while_saving") as program:
+        both_ranks_loop(program)
+        program.send(signal.SIGTERM)
+        assert program.end() == 1
+        assert "rank 0 failed" in program.output
+        assert "No space left on device" in program.output
+
+
+@pytest.mark.parametrize("send", [Program.send, Program.send_to_all])
+def test_sigusr2_saves_and_goes_on(send):
+    with Program("loop") as program:
+        both_ranks_loop(program)
+        send(program, signal.SIGUSR2)
+        program.expect("saved 0", "saved 1")
+        program.send(signal.SIGTERM)
+        assert program.end() == 143
+        assert "stopped 15 kept\n0 1 again\n" in program.output
+
+
+def test_sigusr2_does_not_disturb_ranks_that_load():
+    with Program("loading") as program:
+        both_ranks_loop(program)
+        program.send_to_all(signal.SIGUSR2)
+        program.send(signal.SIGTERM)
+        assert program.end() == 143
+
+
+def test_ranks_save_and_end_when_the_parent_is_killed():
+    with Program("loop") as program:
+        both_ranks_loop(program)
+        program.send(signal.SIGKILL)
+        assert program.end() == -signal.SIGKILL
+        assert "leaving 0" in program.output
+        assert "leaving 1" in program.output
+        assert "Traceback" not in program.output
+
+
+def test_loading_ranks_end_when_the_parent_is_killed():
+    with Program("loading") as program:
+        both_ranks_loop(program)
+        program.send(signal.SIGKILL)
+        assert program.end() == -signal.SIGKILL
+        assert "Traceback" not in program.output
+
+
+def test_ctrl_c_during_the_imports_of_the_fork_server(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with Program("loop", preload="launch_blocking", LAUNCH_TEST_FIFO=str(fifo)) as program:
+        program.expect("importing")
+        program.send_to_all(signal.SIGINT)
+        program.expect("stopped 2 None")
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        assert program.end() == 130
+        assert "Traceback" not in program.output
+
+
+def test_a_failing_import_of_the_fork_server_is_told():
+    with Program("loop", preload="launch_blocking") as program:
+        assert program.end() == 1
+        assert "ended while it imported libraries" in program.output
+
+
+def test_an_ignored_signal_stays_ignored():
+    with Program("loop", LAUNCH_TEST_NOHUP="1") as program:
+        both_ranks_loop(program)
+        program.send_to_all(signal.SIGHUP)
+        program.send_to_all(signal.SIGUSR2)
+        program.expect("saved 0", "saved 1")
+        assert "stopping" not in program.output
+
+
+def test_repeated_requests():
+    now = [0.0]
+    stops = StopCount(lambda: now[0])
+    stops.add(signal.SIGTERM)
+    stops.add(signal.SIGTERM)
+    assert not stops.at_once, "`timeout` sends it twice"
+    now[0] = ECHO + 1
+    stops.add(signal.SIGTERM)
+    assert stops.at_once
+    assert stops.first == signal.SIGTERM
+
+
+def test_every_ctrl_c_counts():
+    stops = StopCount(lambda: 0.0)
+    stops.add(signal.SIGTERM)
+    stops.add(signal.SIGINT)
+    assert stops.at_once
+
+
+def test_a_request_that_python_discarded_strikes_at_the_loop():
+    stop = StopRequest()
+    stop.ended = True
+    with pytest.raises(SystemExit), stop.graceful():
+        pytest.fail("the loop began")
