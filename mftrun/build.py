@@ -7,8 +7,8 @@ import importlib
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeGuard
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeGuard, get_args
 
 from pydantic import (
     ConfigDict,
@@ -141,7 +141,7 @@ def _check_call(
         assert not runtime, f"{key}: runtime arguments need _partial_: true"
         _check_complete(signature, frozenset(given), key, node["_target_"])
     for name in given:
-        if not is_target(node[name]) and name in signature.parameters:
+        if not _holds_target(node[name]) and name in signature.parameters:
             check_value(node[name], _annotation(signature.parameters[name], target), f"{key}.{name}")
 
 
@@ -171,15 +171,21 @@ def check_value(value: Any, annotation: Any, key: str) -> Any:
     Raises:
         ConfigError: The value is of another type, or outside the annotated range.
     """
-    if _holds_target(value):
-        return value
     try:
         # YAML knows what JSON knows: lists stand for tuples and sets, strings for paths.
         return _adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join([key, *(str(part) for part in first["loc"] if isinstance(part, int))])
+        where = ".".join([key, *_keys(first["loc"], value)])
         raise ConfigError(where, f"{_finding(first, annotation)}, not {_shown(first['input'])}") from error
+
+
+def _keys(location: Iterable[Any], value: Any) -> Iterator[str]:
+    """The parts of pydantic's location that are keys of ours; it also names the members of unions."""
+    for part in location:
+        if part in dict(_children(value)):
+            yield str(part)
+            value = value[part]
 
 
 def _finding(first: Any, annotation: Any) -> str:
@@ -192,10 +198,10 @@ def _finding(first: Any, annotation: Any) -> str:
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a type that brings its own pydantic settings
-        return TypeAdapter(annotation)
     except PydanticSchemaGenerationError:
         return TypeAdapter(Any)
+    except PydanticUserError:  # a type that brings its own pydantic settings
+        return TypeAdapter(annotation)
 
 
 def _annotation(parameter: inspect.Parameter, target: Callable[..., Any]) -> Any:
@@ -251,8 +257,9 @@ def _refused(error: BaseException, key: str, path: str) -> NoReturn:
 
 
 def _name(expected: Any) -> str:
-    if isinstance(expected, tuple):
-        return " or ".join(_name(one) for one in expected)
+    members = expected if isinstance(expected, tuple) else get_args(expected)
+    if members:
+        return " or ".join(_name(one) for one in members if one is not type(None))
     return str(getattr(expected, "__name__", expected))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from mftrun.errors import ConfigError
 from mftrun.paths import CONFIG_FILE
@@ -55,12 +56,12 @@ def _load(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(_NAME, f"{run} is not the directory of a run: there is no {path}")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(_NAME, f"cannot read {path}: {error}") from error
     if not isinstance(config, dict) or "job" not in config:
         raise ConfigError(_NAME, f"{path} does not hold the configuration of a run")
-    return config
+    return {str(key): value for key, value in config.items()}
 
 
 def _has(config: dict[str, Any], path: str) -> bool:

@@ -51,7 +51,15 @@ class OddError(MftrunError):
         super().__init__(one + two)
 
 
+class RepeatingError(MftrunError):
+    """An error that comes back from pickling as another one."""
+
+    def __init__(self, name):
+        super().__init__(f"no {name}")
+
+
 ERRORS = {
+    "repeating": RepeatingError("b"),
     "config": ConfigError("train.epochs", "must be positive"),
     "data": DataError("tasks/a.jsonl", 7, "not JSON"),
     "value": ValueError("no such thing"),
@@ -77,11 +85,13 @@ def unpicklable_error(context, payload):
 
 
 def blame_the_other(context, fifo):
-    """Rank 0 loses its connection first; rank 1 tells why afterwards."""
+    """Rank 0 loses its connection first; rank 1 tells why when rank 0 is gone."""
     if context.rank == 0:
-        Path(fifo).write_text("lost")
+        Path(fifo).write_text(str(os.getpid()))
         raise ConnectionResetError("closed by peer")
-    Path(fifo).read_text()
+    other = Path("/proc", Path(fifo).read_text())
+    while other.exists():
+        os.sched_yield()
     raise DataError("tasks/a.jsonl", 7, "not JSON")
 
 
@@ -103,7 +113,7 @@ def log_lines(context, payload):
     logger = logging.getLogger("mftrun.test")
     logger.info("info of %d", context.rank)
     logger.warning("warning of %d", context.rank)
-    logging.getLogger("transformers").info("chatter")
+    logging.getLogger("httpx").info("chatter")
     if context.rank == 0:
         warnings.warn("a python warning", stacklevel=1)
 
@@ -141,8 +151,28 @@ def loop(context, payload):
             if stop.save_requested:
                 stop.clear_save()
                 say("saved", context.rank)
+    # The same request often comes twice, and must not end what is left to do.
+    signal.raise_signal(signal.SIGTERM)
     say("leaving", context.rank)
     return "kept"
+
+
+def save_requests(context, payload):
+    """Ask for a checkpoint outside of the loop, then inside."""
+    signal.raise_signal(signal.SIGUSR2)
+    outside = context.stop.save_requested
+    with context.stop.graceful():
+        signal.raise_signal(signal.SIGUSR2)
+    inside = context.stop.save_requested
+    context.stop.clear_save()
+    return outside, inside, context.stop.save_requested
+
+
+def offline(context, payload):
+    """Say what a library read from the environment when it was imported."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
 
 
 def stubborn(context, payload):

@@ -36,7 +36,7 @@ class Dog:
 
 @dataclass
 class Puppy(Dog):
-    months: "Hidden" = None  # type: ignore[name-defined]  # noqa: F821
+    months: Hidden = None  # type: ignore[name-defined]  # noqa: F821
 
 
 class Stone:
@@ -103,7 +103,7 @@ def test_a_partial_is_completed_with_runtime_arguments() -> None:
         (target("Puppy", name="Rex", age="3"), "pet.age", "valid integer"),
         (target("Dgo", name="Rex"), "pet._target_", "did you mean Dog?"),
         ({"_target_": "mftrun.nowhere.Thing"}, "pet._target_", "does not exist"),
-        ({"_target_": "mftrun"}, "pet._target_", "not a class"),
+        ({"_target_": "mftrun.paths"}, "pet._target_", "not a class"),
         (target("Stone"), "pet", "which is not a Speaker"),
         (target("Picky", size=9), "pet", "9 is too much"),
     ],
@@ -117,7 +117,15 @@ def test_refusals_name_the_key_and_the_way_out(node: dict, key: str, words: str)
 
 @pytest.mark.parametrize(
     "path",
-    ["os.system", "torch.load", "torch.optimizer", "builtins.eval", "mftrunx.Thing", "mftrun.paths.os.system", 3],
+    [
+        "os.system",
+        "torch.load",
+        "torch.optimizer",
+        "builtins.eval",
+        "mftrunx.Thing",
+        "mftrun.paths.os.system",
+        3,
+    ],
 )
 def test_targets_outside_the_allowlist_are_refused(path: object) -> None:
     with pytest.raises(ConfigError, match="not allowed"):
@@ -163,7 +171,15 @@ def test_values_that_fit(value: object, annotation: object, expected: object) ->
 
 @pytest.mark.parametrize(
     ("value", "annotation"),
-    [("1", int), (1.0, int), (1, str), (1, bool), ("z", Literal["x", "y"]), ([1], tuple[float, float]), (None, int)],
+    [
+        ("1", int),
+        (1.0, int),
+        (1, str),
+        (1, bool),
+        ("z", Literal["x", "y"]),
+        ([1], tuple[float, float]),
+        (None, int),
+    ],
 )
 def test_values_that_do_not_fit(value: object, annotation: object) -> None:
     with pytest.raises(ConfigError):

@@ -40,7 +40,7 @@ def test_option_composes_and_passes_the_check(option: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
 def test_targets_exist_and_take_their_keys(path: Path) -> None:
     for node in targets(yaml.safe_load(path.read_text())):
-        keys = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        keys = {key: value for key, value in node.items() if key not in ("_target_", "_partial_", "defaults")}
         signature = inspect.signature(get_object(node["_target_"]))
         signature.bind_partial(**keys)
 
@@ -96,3 +96,9 @@ def _get(node: Any, path: tuple[str, ...]) -> Any:
     for key in path:
         node = node[key]
     return node
+
+
+def test_the_default_options_build_what_the_job_expects() -> None:
+    from mftrun.jobs.preparation import check_parts
+
+    check_parts(check(compose(["tracker=local"])))

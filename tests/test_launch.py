@@ -14,7 +14,7 @@ import pytest
 from mftrun.errors import ConfigError, DataError
 from mftrun.launch import RankFailed, Stopped, StopRequest, run_ranks
 from mftrun.launch.errors import describe_exit
-from mftrun.launch.signals import ECHO, StopCount
+from mftrun.launch.signals import ECHO, ParentSignals, StopCount
 from mftrun.launch.supervisor import free_port
 
 PATIENCE = 60.0
@@ -63,12 +63,6 @@ def test_ranks_are_not_this_process():
     assert run(workers.pids, "/tmp", num_processes=1) != os.getpid()
 
 
-def test_ranks_form_a_process_group_and_share_the_cores(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cores = len(os.sched_getaffinity(0))
-    assert run(workers.sum_of_ranks) == (3.0, max(1, cores // 2))
-
-
 def test_it_runs_outside_the_main_thread():
     results = []
     thread = threading.Thread(target=lambda: results.append(run(workers.echo, "there")))
@@ -107,6 +101,12 @@ def test_changes_of_the_environment_are_honored(monkeypatch):
     assert run(workers.environment, ["LAUNCH_TEST"], num_processes=1) == {"LAUNCH_TEST": "set"}
     monkeypatch.delenv("LAUNCH_TEST")
     assert run(workers.environment, ["LAUNCH_TEST"], num_processes=1) == {"LAUNCH_TEST": None}
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_variables_that_libraries_read_early_are_honored(monkeypatch, value):
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert run(workers.offline, num_processes=1) is (value == "1")
 
 
 def test_one_rank_keeps_its_threads(monkeypatch):
@@ -183,6 +183,11 @@ def test_a_user_error_that_does_not_unpickle_comes_back_as_text():
         run(workers.raise_in_rank_1, "odd")
 
 
+def test_a_user_error_that_pickling_changes_comes_back_as_text():
+    with pytest.raises(RankFailed, match=r"RepeatingError: no b$"):
+        run(workers.raise_in_rank_1, "repeating")
+
+
 def test_an_error_that_does_not_pickle_comes_back_as_text():
     with pytest.raises(RankFailed, match="ValueError: holds a lock"):
         run(workers.unpicklable_error)
@@ -194,7 +199,7 @@ def test_a_result_that_does_not_pickle_is_an_error():
 
 
 def test_leaving_by_sys_exit_is_an_error():
-    with pytest.raises(RankFailed, match="(?s)rank 1 failed: .*SystemExit: 3"):
+    with pytest.raises(RankFailed, match=r"(?s)rank 1 failed: .*SystemExit: 3"):
         run(workers.raise_in_rank_1, "exit")
 
 
@@ -244,9 +249,10 @@ class Program:
     def __init__(self, worker, num_processes=2, preload="mftrun.launch", **environment):
         here = Path(__file__).parent
         paths = os.pathsep.join([str(here.parent), str(here)])
+        variables = {**os.environ, "PYTHONPATH": paths, **environment}
         self.process = subprocess.Popen(
             [sys.executable, here / "launch_workers.py", worker, str(num_processes), preload],
-            env={**os.environ, "PYTHONPATH": paths, **environment},
+            env={name: value for name, value in variables.items() if value is not None},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -409,7 +415,34 @@ def test_an_ignored_signal_stays_ignored():
         program.send_to_all(signal.SIGHUP)
         program.send_to_all(signal.SIGUSR2)
         program.expect("saved 0", "saved 1")
-        assert "stopping" not in program.output
+        program.send(signal.SIGTERM)
+        assert program.end() == 143
+        assert "stopped 15 kept" in program.output
+
+
+def test_ranks_form_a_process_group_and_share_the_cores():
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    with Program("sum_of_ranks", preload="torch", OMP_NUM_THREADS=None) as program:
+        assert program.end() == 0
+        assert f"result (3.0, {threads})" in program.output
+
+
+def test_a_checkpoint_is_requested_in_the_loop_only():
+    assert run(workers.save_requests, num_processes=1) == (False, True, False)
+
+
+def test_signals_that_nobody_took_reach_the_previous_handler():
+    received = []
+    previous = signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
+    try:
+        with ParentSignals() as signals:
+            signal.raise_signal(signal.SIGUSR2)
+            assert signals.take() == [signal.SIGUSR2]
+            signal.raise_signal(signal.SIGUSR2)
+            assert not received
+        assert received == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
 
 
 def test_repeated_requests():

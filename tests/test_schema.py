@@ -88,7 +88,9 @@ def test_a_missing_key_is_named(config: dict[str, Any]) -> None:
         ({"data.tasks.code": {"source": {"path": "x"}}}, "data.tasks.code.source"),
     ],
 )
-def test_impossible_combinations_are_refused(config: dict[str, Any], changes: dict[str, Any], key: str) -> None:
+def test_impossible_combinations_are_refused(
+    config: dict[str, Any], changes: dict[str, Any], key: str
+) -> None:
     for path, value in changes.items():
         change(config, path, value)
     with pytest.raises(ConfigError) as caught:
@@ -110,8 +112,14 @@ FALLBACK = {"own": TaskConfig(source={"_target_": "mftrun.data.embedded.WriteFun
 
 
 def test_paths_are_named_by_their_last_component_and_follow_the_tasks() -> None:
-    tasks = task_configs(data(tasks={"z": TaskConfig(path="/x")}, paths=["/a/code/", "/a/text"], fallback=FALLBACK))
-    assert {name: task.path for name, task in tasks.items()} == {"z": "/x", "code": "/a/code/", "text": "/a/text"}
+    tasks = task_configs(
+        data(tasks={"z": TaskConfig(path="/x")}, paths=["/a/code/", "/a/text"], fallback=FALLBACK)
+    )
+    assert {name: task.path for name, task in tasks.items()} == {
+        "z": "/x",
+        "code": "/a/code/",
+        "text": "/a/text",
+    }
 
 
 def test_fallback_is_used_only_when_nothing_is_given() -> None:
@@ -124,7 +132,13 @@ def test_no_task_at_all_says_what_to_write() -> None:
         task_configs(data())
 
 
-@pytest.mark.parametrize("values", [{"paths": ["/a/code", "/b/code"]}, {"tasks": {"code": TaskConfig(path="/a/code")}, "paths": ["/b/code"]}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"paths": ["/a/code", "/b/code"]},
+        {"tasks": {"code": TaskConfig(path="/a/code")}, "paths": ["/b/code"]},
+    ],
+)
 def test_two_tasks_of_one_name_are_refused_with_both_paths(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         task_configs(data(**values))

@@ -20,8 +20,8 @@ from mftrun.errors import DataError
 
 _SHARES = 6
 _PASSED_OVER = frozenset(
-    ["__pycache__", "_vendor", "dist-packages", "encodings", "ensurepip", "idle_test", "idlelib", "lib2to3"]
-    + ["pydoc_data", "site-packages", "test", "tests", "turtledemo"]
+    {"__pycache__", "_vendor", "dist-packages", "encodings", "ensurepip", "idle_test", "idlelib", "lib2to3"}
+    | {"pydoc_data", "site-packages", "test", "tests", "turtledemo"}
 )
 _MAX_CHARS = 800  # with a small byte-level vocabulary, well under 512 tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ Int64Array = npt.NDArray[np.int64]
 _ORDER_STREAM = 1
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Chooses the samples of an epoch and their order; everything after it only groups them."""
 

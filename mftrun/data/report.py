@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_HEADINGS = ("task", "train", "valid", "tokens", "targets", "target share") + (
-    "bad lines",
-    "over-long",
-    "cut",
-    "nothing to train",
-    "unused",
+_HEADINGS = (
+    *("task", "train", "valid", "tokens", "targets", "target share"),
+    *("bad lines", "over-long", "cut", "nothing to train", "unused"),
 )
 
 

@@ -20,10 +20,21 @@ _log = logging.getLogger(__name__)
 
 
 def digest(value: Any) -> str:
+    """SHA-256 of plain values, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def kept(directory: Path, origin: Mapping[str, Any], resume: bool) -> DataReport | None:
+    """The report of an earlier start, if it is complete and was made from the same things.
+
+    Args:
+        directory: The data folder of the run.
+        origin: What the stores would be made from now, as JSON gives it back.
+        resume: Whether other stores are an error.
+
+    Raises:
+        DataError: On resume: the stores were made from other things, or are damaged.
+    """
     stored = _stored(directory / REPORT)
     if stored is None:
         return None

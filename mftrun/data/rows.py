@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,8 +42,14 @@ class RowPlan:
         return RowPlan(offsets(counts), samples, self.lengths[rows])
 
 
+@runtime_checkable
 class RowBuilder(Protocol):
     """Turns an epoch's samples into rows, and the rows into the order in which they are trained."""
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether samples share rows, so that attention must keep them apart."""
+        ...
 
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Put every entry of `order` into exactly one row.
@@ -66,6 +72,11 @@ class RowBuilder(Protocol):
 @dataclass(frozen=True)
 class Packing:
     """Several samples a row, by best fit decreasing: almost no padding, attention isolated by positions."""
+
+    @property
+    def shares_rows(self) -> bool:
+        """True."""
+        return True
 
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Pack the samples of `order` into rows; which of equally long ones goes where follows the order."""
@@ -92,6 +103,11 @@ class Padding:
     """
 
     group_factor: int = 50
+
+    @property
+    def shares_rows(self) -> bool:
+        """False."""
+        return False
 
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Give every sample of `order` a row of its own, in that order."""

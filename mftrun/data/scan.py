@@ -18,7 +18,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """One pass over a source."""
+    """One pass over a source.
+
+    Attributes:
+        source: What was read.
+        good: Samples.
+        bad: Lines that are no sample.
+        examples: The first few errors.
+    """
 
     source: Source
     good: int
@@ -28,27 +35,34 @@ class Reading:
 
 @dataclass(frozen=True)
 class Scan:
-    """The sources of a task after the first pass: the training source, then a validation source if given."""
+    """A task after the first pass.
+
+    Attributes:
+        task: Its name.
+        readings: Of the training source, then of the validation source if there is one.
+    """
 
     task: str
     readings: list[Reading]
-    max_samples: int | None
 
     @property
     def bad(self) -> int:
+        """Lines that are no sample."""
         return sum(reading.bad for reading in self.readings)
 
     @property
     def examples(self) -> list[DataError]:
+        """The first few errors."""
         return [error for reading in self.readings for error in reading.examples][:EXAMPLES]
 
 
-def scan(task: str, sources: TaskSources) -> Scan:
-    _check(
-        f"data.tasks.{task}.max_samples", sources.max_samples, sources.max_samples != 0, "at least 1, or null"
-    )
-    given = [source for source in (sources.train, sources.valid) if source is not None]
-    return Scan(task, [_read(source) for source in given], sources.max_samples)
+def scan(task: str, train: Source, valid: Source | None) -> Scan:
+    """Reads the sources of a task to their end.
+
+    Raises:
+        DataError: A source cannot be read at all.
+    """
+    return Scan(task, [_read(source) for source in (train, valid) if source is not None])
 
 
 def _read(source: Source) -> Reading:

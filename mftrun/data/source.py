@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mftrun.data.sample import ASSISTANT, SYSTEM, USER, Message, Origin, Sample, problem
-from mftrun.errors import ConfigError, DataError
+from mftrun.errors import DataError
 
 _ROLES = {"system": SYSTEM, "human": USER, "user": USER, "bot": ASSISTANT, "assistant": ASSISTANT}
 _SUFFIX = ".jsonl"
@@ -83,26 +83,6 @@ class JsonlFolder:
         """Size and modification time of every file."""
         stats = {str(file.resolve()): file.stat() for file in self.files()}
         return {path: f"{stat.st_size} bytes of {stat.st_mtime_ns}" for path, stat in stats.items()}
-
-
-def paths_by_task(paths: Sequence[str], key: str = "data.paths") -> dict[str, str]:
-    """Names each task by the last component of its path, without ``.jsonl``.
-
-    Raises:
-        ConfigError: Two paths give one name, or a path has no last component.
-    """
-    named: dict[str, str] = {}
-    for path in paths:
-        name = Path(path).expanduser().absolute().name.removesuffix(_SUFFIX)
-        if not name:
-            raise ConfigError(
-                key, f"{path!r} has no last component to name a task by; use data.tasks.NAME.path"
-            )
-        if name in named:
-            message = f"two tasks of the name {name!r}: {named[name]} and {path}"
-            raise ConfigError(key, f"{message}; give each its own name with data.tasks.NAME.path=PATH")
-        named[name] = path
-    return named
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -53,9 +53,9 @@ class RoleTemplate:
     r"""A prefix and a suffix around the text of each role.
 
     An assistant turn is ``assistant_prefix + text + assistant_suffix + end token + after_end``. Its text,
-    suffix and end token are trained, nothing else is. Text of messages never becomes a control token, whatever
-    it says; prefixes and suffixes may name control tokens of the tokenizer, and are plain text where it lacks
-    them.
+    suffix and end token are trained, nothing else is. Text of messages never becomes a control token,
+    whatever it says; prefixes and suffixes may name control tokens, and are plain text where the tokenizer
+    lacks them.
 
     Args:
         system_prefix: Before the system text.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from mftrun.data.encoder import Encoded
 from mftrun.data.progress import progress
-from mftrun.data.report import Counts, DataReport, TaskReport
-from mftrun.data.sample import Sample
+from mftrun.data.report import Counts, TaskReport
+from mftrun.data.sample import Origin
 from mftrun.data.scan import EXAMPLES
-from mftrun.data.selection import Selection
+from mftrun.data.selection import Chosen, Selection
 from mftrun.data.split import TRAIN, UNUSED, VALID
 from mftrun.data.store import Entry, StoreWriter, store_writer
 from mftrun.data.template import ConversationEncoder
@@ -28,7 +30,12 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class OnOverlong:
-    """What becomes of over-long samples: each one is shortened or left out; at the end they may be refused."""
+    """What becomes of over-long samples.
+
+    Attributes:
+        shorten: Gives what is kept of one, at most so many tokens, or None.
+        is_refused: Whether the run stops, after all have been counted.
+    """
 
     shorten: Callable[[Encoded, int], Encoded | None]
     is_refused: bool = False
@@ -51,114 +58,140 @@ ON_OVERLONG = MappingProxyType(
 )
 
 
-def write_stores(
-    selections: Sequence[Selection],
-    settings: DataSettings,
-    encoder: ConversationEncoder,
-    report: DataReport,
-    directory: Path,
-) -> None:
-    names = [selection.task for plan in selections]
-    train = store_writer(directory / TRAIN_STORE, names, report.fingerprint)
-    valid = store_writer(directory / VALID_STORE, names, report.fingerprint)
+class Stores(NamedTuple):
+    """The stores being written."""
+
+    train: StoreWriter
+    valid: StoreWriter
+
+
+@contextmanager
+def writers(directory: Path, tasks: Sequence[str], fingerprint: str) -> Iterator[Stores]:
+    """Opens both stores of a run; they appear, and the old report goes, when the block ends well.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    train = store_writer(directory / TRAIN_STORE, tasks, fingerprint)
+    valid = store_writer(directory / VALID_STORE, tasks, fingerprint)
     with train as train_writer, valid as valid_writer:
-        (directory / REPORT).unlink(
-            missing_ok=True
-        )  # from here on, until it is back, the folder is incomplete
-        fits = [
-            TaskWriter(number, plan, settings, {TRAIN: train_writer, VALID: valid_writer})
-            for number, plan in enumerate(selections)
-        ]
-        for fit in fits:
-            report.tasks[fit.selection.task] = fit.write(encoder)
-        _refuse_overlong(fits, settings)
-        for fit in fits:
-            fit.check_not_empty()
+        yield Stores(train_writer, valid_writer)
+        (directory / REPORT).unlink(missing_ok=True)  # until it is written anew, the folder is incomplete
 
 
-class TaskWriter:
-    """Encodes one task and writes what fits."""
+class Fit(NamedTuple):
+    """How samples are made to fit.
 
-    def __init__(
-        self, number: int, selection: Selection, settings: DataSettings, writers: Mapping[int, StoreWriter]
-    ) -> None:
-        self.selection = plan
-        self.overlong: list[tuple[Sample, int]] = []
-        self._number = number
-        self._max_length = settings.max_length
-        self._shorten = ON_OVERLONG[settings.on_overlong].shorten
-        self._writers = writers
+    Attributes:
+        max_length: Longest sample in tokens.
+        overlong: What becomes of a longer one.
+    """
+
+    max_length: int
+    overlong: OnOverlong
+
+
+def encode(
+    selections: Sequence[Selection], encoder: ConversationEncoder, fit: Fit, stores: Stores
+) -> dict[str, TaskReport]:
+    """Encodes the selected samples of all tasks, in the order of the tasks, and writes them.
+
+    Raises:
+        DataError: Over-long samples are refused, or nothing is left of a task.
+    """
+    tasks = [_TaskWriter(number, selection, fit, stores) for number, selection in enumerate(selections)]
+    for task in tasks:
+        task.write(encoder)
+    if fit.overlong.is_refused:
+        _refuse(tasks, fit.max_length)
+    for task in tasks:
+        task.check_not_empty()
+    return {task.selection.task: task.report for task in tasks}
+
+
+class _TaskWriter:
+    """Encodes one task, writes what fits, and counts."""
+
+    def __init__(self, number: int, selection: Selection, fit: Fit, stores: Stores) -> None:
         scan = selection.scan
-        examples = [str(error) for error in scan.examples]
-        self.report = TaskReport(bad=scan.bad, bad_examples=examples, unused=selection.count(UNUSED))
-        self._counts = {TRAIN: self.report.train, VALID: self.report.valid}
+        self.selection = selection
+        self.report = TaskReport(bad=scan.bad, bad_examples=[str(error) for error in scan.examples])
+        self.report.unused = selection.count(UNUSED)
+        self.overlong: list[tuple[Origin, int]] = []
+        self._number = number
+        self._fit = fit
+        self._ways = {TRAIN: (stores.train, self.report.train), VALID: (stores.valid, self.report.valid)}
 
-    def write(self, encoder: ConversationEncoder) -> TaskReport:
+    def write(self, encoder: ConversationEncoder) -> None:
         total = self.selection.count(TRAIN) + self.selection.count(VALID)
         with progress(f"tokenizing {self.selection.task}", total) as advance:
             for part in self.selection.parts:
                 for chunk in _chunks(part.chosen()):
-                    encoded = encoder.encode_all([sample.messages for sample, _ in chunk])
-                    for (sample, role), item in zip(chunk, encoded, strict=True):
-                        self._add(sample, role, item)
+                    self._write_chunk(chunk, encoder)
                     advance(len(chunk))
-        return self.report
 
     def check_not_empty(self) -> None:
-        """Raises DataError where the plan has samples and none was written."""
+        """Raises DataError if samples were selected and none of them was written."""
         for role, name in ((TRAIN, "training"), (VALID, "validation")):
-            if self.selection.count(role) and not self._counts[role].samples:
-                message = f"task {self.selection.task!r} has no {name} sample left: none of its "
-                message += (
-                    f"{self.selection.count(role):,} has a target token within data.max_length={self._max_length}"
+            selected, (_, counts) = self.selection.count(role), self._ways[role]
+            if selected and not counts.samples:
+                within = f"within data.max_length={self._fit.max_length} and has a target token there"
+                message = (
+                    f"none of the {selected:,} {name} samples of task {self.selection.task!r} is {within}"
                 )
-                raise DataError(self.selection.parts[-1 if role == VALID else 0].source.location, 0, message)
+                raise DataError(self.selection.source_of(role).location, 0, message)
 
-    def _add(self, sample: Sample, role: int, encoded: Encoded) -> None:
-        counts = self._counts[role]
-        kept = self._fitting(sample, encoded, counts)
-        if kept is not None:
-            self._writers[role].append(Entry(kept.ids, kept.targets, self._number, sample.origin))
-            counts.samples += 1
-            counts.tokens += len(kept.ids)
-            counts.target_tokens += int(np.count_nonzero(kept.targets[1:]))
-            counts.truncated += len(kept.ids) < len(encoded.ids)
+    def _write_chunk(self, chunk: list[Chosen], encoder: ConversationEncoder) -> None:
+        encoded = encoder.encode_all([sample.messages for sample, _ in chunk])
+        for (sample, role), item in zip(chunk, encoded, strict=True):
+            writer, counts = self._ways[role]
+            fitting = self._fitting(item, sample.origin, counts)
+            if fitting is not None:
+                writer.append(Entry(*fitting, self._number, sample.origin))
+                _count(counts, fitting, is_cut=len(fitting.ids) < len(item.ids))
 
-    def _fitting(self, sample: Sample, encoded: Encoded, counts: Counts) -> Encoded | None:
+    def _fitting(self, encoded: Encoded, origin: Origin, counts: Counts) -> Encoded | None:
         length = len(encoded.ids)
         self.report.longest = max(self.report.longest, length)
-        fitting: Encoded | None = encoded
-        if length > self._max_length:
-            fitting = self._shorten(encoded, self._max_length)
-            if fitting is None:
+        if length > self._fit.max_length:
+            shortened = self._fit.overlong.shorten(encoded, self._fit.max_length)
+            if shortened is None:
                 counts.overlong += 1
-                if len(self.overlong) < EXAMPLES:
-                    self.overlong.append((sample, length))
-        if fitting is not None and not fitting.targets[1:].any():
+                self.overlong = [*self.overlong, (origin, length)][:EXAMPLES]
+                return None
+            encoded = shortened
+        if not encoded.targets[1:].any():
             counts.without_target += 1
             return None
-        return fitting
+        return encoded
 
 
-def _refuse_overlong(writers: Sequence[TaskWriter], settings: DataSettings) -> None:
-    examples = [example for writer in writers for example in writer.overlong]
-    if not examples or not ON_OVERLONG[settings.on_overlong].is_refused:
+def _count(counts: Counts, encoded: Encoded, is_cut: bool) -> None:
+    counts.samples += 1
+    counts.tokens += len(encoded.ids)
+    counts.target_tokens += int(np.count_nonzero(encoded.targets[1:]))
+    counts.truncated += is_cut
+
+
+def _refuse(tasks: Sequence[_TaskWriter], max_length: int) -> None:
+    refused = [task for task in tasks if task.overlong]
+    if not refused:
         return
-    tasks = {writer.selection.task: writer.report for writer in writers if writer.overlong}
-    counts = ", ".join(
-        f"{task!r} {report.train.overlong + report.valid.overlong:,}" for task, report in tasks.items()
-    )
-    longest = max(report.longest for report in tasks.values())
-    sample, length = examples[0]
-    message = (
-        f"{length:,} tokens, more than data.max_length={settings.max_length}\n"
-        f"over-long samples by task: {counts}; the longest has {longest:,} tokens\n"
-        f"raise data.max_length, or set data.on_overlong=skip (leave them out) or truncate (cut their end)"
-    )
-    raise DataError(sample.origin.path, sample.origin.line, message)
+    origin, length = refused[0].overlong[0]
+    others = [example for task in refused for example in task.overlong][1:EXAMPLES]
+    reports = {task.selection.task: task.report for task in refused}
+    numbers = {name: report.train.overlong + report.valid.overlong for name, report in reports.items()}
+    lines = [
+        f"{length:,} tokens, more than data.max_length={max_length}",
+        *(f"  {place}: {tokens:,} tokens" for place, tokens in others),
+        f"over-long samples by task: {', '.join(f'{name!r} {count:,}' for name, count in numbers.items())}; "
+        f"the longest has {max(report.longest for report in reports.values()):,} tokens",
+        "raise data.max_length, or set data.on_overlong=skip (leave them out) or truncate (cut their end)",
+    ]
+    raise DataError(origin.path, origin.line, "\n".join(lines))
 
 
-def _chunks(items: Iterable[tuple[Sample, int]]) -> Iterator[list[tuple[Sample, int]]]:
+def _chunks(items: Iterable[Chosen]) -> Iterator[list[Chosen]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate.utils import set_seed
 
 from mftrun.data.plan import Planner, evaluation_plan
@@ -18,6 +16,7 @@ from mftrun.distributed import resolve_precision
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
 from mftrun.jobs.weights import load_model
+from mftrun.models.parts import causal_lm_of
 from mftrun.models.with_nll import ModelWithNll
 from mftrun.schema import RunConfig
 from mftrun.tracking.base import RunInfo, Trackers
@@ -97,11 +96,11 @@ def assemble(context: RankContext, payload: Payload) -> Run:
     tokenizer = load_tokenizer(layout)
     stores = TokenStore.open(layout.data / "train"), TokenStore.open(layout.data / "valid")
     set_seed(config.seed)
-    causal_lm = load_model(config, tokenizer, layout, accelerator)
+    with_nll = load_model(config, tokenizer, layout, accelerator)
     metrics = MetricsFile()
     trackers = {"metrics": metrics, **build_trackers(config)} if accelerator.is_main_process else {}
     run_trackers = Trackers(trackers)
-    parts = _parts(config, dict(payload.config), layout, accelerator, causal_lm, stores, run_trackers, context)
+    parts = _parts(config, dict(payload.config), layout, accelerator, with_nll, stores, run_trackers, context)
     # From here on dropout draws another stream on every rank.
     set_seed(config.seed, device_specific=True)
     return Run(
@@ -109,7 +108,7 @@ def assemble(context: RankContext, payload: Payload) -> Run:
         resolved=dict(payload.config),
         layout=layout,
         accelerator=accelerator,
-        causal_lm=causal_lm,
+        causal_lm=with_nll.model,
         tokenizer=tokenizer,
         trainer=Trainer(parts, config.train, config.evaluation, config.checkpoint),
         metrics=metrics,
@@ -147,7 +146,7 @@ def _parts(
     resolved: dict[str, Any],
     layout: RunLayout,
     accelerator: Accelerator,
-    causal_lm: Any,
+    with_nll: ModelWithNll,
     stores: tuple[TokenStore, TokenStore],
     trackers: Trackers,
     context: RankContext,
@@ -155,12 +154,11 @@ def _parts(
     train, valid = stores
     objective = build_group(config, "loss", tasks=train.tasks)
     factory = build_group(config, "optimizer")
-    with_nll = ModelWithNll(causal_lm).to(accelerator.device)
     model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
     model.train()
     keep = config.checkpoint
     checkpoints = Checkpoints(layout.run_dir, keep.keep_last, keep.keep_best)
-    pad_id = _pad_id(causal_lm)
+    pad_id = _pad_id(causal_lm_of(with_nll.model))
     return Parts(
         accelerator=accelerator,
         model=model,

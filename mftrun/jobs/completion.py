@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mftrun.data.report import DataReport
+from mftrun.data.writing import REPORT
 from mftrun.errors import MftrunError
 from mftrun.files import whole_folder
 from mftrun.jobs.preparation import build_group
@@ -84,7 +86,8 @@ def _card(run: Run, summary: Summary) -> ModelCard:
 
 
 def _summary(run: Run) -> Summary:
-    report = DataReport.load(run.layout.data)
+    stored = json.loads((run.layout.data / REPORT).read_text(encoding="utf-8"))
+    report = DataReport.from_dict(stored["report"])
     progress = run.trainer.progress
     counts = {
         name: TaskCounts(task.train.samples, task.valid.samples, task.train.target_tokens)

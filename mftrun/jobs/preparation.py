@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from mftrun.files import whole_folder
 from mftrun.jobs.layout import RunLayout
 from mftrun.losses.objective import Objective
 from mftrun.models.adapters import Adapter
-from mftrun.models.base import CausalLMSource
+from mftrun.models.base import ModelSource
 from mftrun.schema import RunConfig, TaskConfig, task_configs
 from mftrun.tracking.base import Tracker, Trackers
 from mftrun.training.optimizers import OptimizerFactory
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 # What each group's option must turn into.
 EXPECTED: Mapping[str, Any] = {
-    "model": CausalLMSource,
+    "model": ModelSource,
     "peft": Adapter,
     "template": Template,
     "rows": RowBuilder,
@@ -104,7 +106,7 @@ def prepare_data(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataRep
         template,
         seed=config.seed,
         directory=layout.data,
-        tokenizer_identity=model.tokenizer_identity(),
+        tokenizer_identity=_tokenizer_identity(config.objects["model"]),
         resume=resuming,
     )
     log.info("%s %s\n%s", "kept" if report.reused else "tokenized", layout.data, report.table())
@@ -127,6 +129,14 @@ def settings_of(config: RunConfig) -> DataSettings:
         valid_min=data.valid_min,
         valid_max=data.valid_max,
     )
+
+
+def _tokenizer_identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model option, and the digests of the tokenizer's files where they lie in a folder."""
+    folder = Path(str(model.get("path", ""))).expanduser()
+    files = sorted(folder.glob("*token*")) if "path" in model and folder.is_dir() else []
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
+    return {"option": json.dumps(dict(model), sort_keys=True), "files": digests}
 
 
 def _sources(task: TaskConfig, name: str, config: RunConfig) -> TaskSources:

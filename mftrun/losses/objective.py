@@ -85,6 +85,6 @@ def _refuse_idle_weights(normalization: Normalization, weighting: Weighting) -> 
     if weighting.weighs and not normalization.uses_weights:
         raise ConfigError(
             "loss.weighting",
-            f"task weights have no effect under {type(normalization).__name__}, averaging over all tasks alike; "
-            "use loss=mft or loss=task_sample_mean, or leave the weights out",
+            f"task weights have no effect under {type(normalization).__name__}, averaging over all tasks "
+            "alike; use loss=mft or loss=task_sample_mean, or leave the weights out",
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mftrun.errors import ConfigError
+from mftrun.nearest import unknown
 
 _KEY = "loss.weighting.weights"
 
@@ -120,8 +120,5 @@ class StaticWeights:
 
 
 def _refuse_unknown(name: str, tasks: Sequence[str]) -> None:
-    if name in tasks:
-        return
-    near = get_close_matches(name, tasks, n=1, cutoff=0)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"{_KEY}.{name}", f"no task has this name; the tasks are {', '.join(tasks)}{hint}")
+    if name not in tasks:
+        raise ConfigError(f"{_KEY}.{name}", unknown(name, tasks, "no task has this name"))

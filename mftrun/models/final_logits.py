@@ -70,6 +70,9 @@ class FinalLogits:
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
 
+PLAIN = FinalLogits()
+
+
 def final_logits_of(config: PretrainedConfig) -> FinalLogits:
     """The rule of a model's family.
 

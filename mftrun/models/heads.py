@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mftrun.errors import ConfigError
-from mftrun.models.final_logits import FinalLogits, final_logits_of
+from mftrun.models.final_logits import PLAIN, FinalLogits, final_logits_of
 from mftrun.models.parts import causal_lm_of, output_head_of, text_config_of
 
 KINDS = ("auto", "fused", "chunked", "liger")
@@ -55,7 +55,7 @@ class ChunkedHead:
     """
 
     chunk_size: int = 1024
-    final: FinalLogits = FinalLogits()
+    final: FinalLogits = PLAIN
 
     def nll(self, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
         """See `Head.nll`."""
@@ -64,7 +64,7 @@ class ChunkedHead:
         return self._each(self._recomputed, output, hidden, targets)
 
     def _each(self, function: Any, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-        pairs = zip(hidden.split(self.chunk_size), targets.split(self.chunk_size), strict=True)
+        pairs = zip(torch.split(hidden, self.chunk_size), torch.split(targets, self.chunk_size), strict=True)
         return torch.cat([function(output, *pair) for pair in pairs])
 
     def _recomputed(self, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -93,8 +93,8 @@ class FusedHead:
         """See `Head.nll`."""
         if targets.shape[0] == 0:
             return ChunkedHead().nll(output, hidden, targets)
-        function: Any = F.linear_cross_entropy  # type: ignore[attr-defined]
-        options = nn.LinearCrossEntropyOptions(batch_chunk_size=self.chunk_size)  # type: ignore[attr-defined]
+        function: Any = F.linear_cross_entropy
+        options = nn.LinearCrossEntropyOptions(batch_chunk_size=self.chunk_size)
         weight: Tensor = output.weight  # type: ignore[assignment]
         # It returns the loss in the dtype of its input: in bfloat16 that is three digits.
         with torch.autocast(hidden.device.type, enabled=False):
@@ -109,22 +109,21 @@ class LigerHead:
     """Liger's Triton kernel, on the weight of a plain or biased head.
 
     Args:
-        final: What the family does to the output of the head.
+        scale: Factor on the logits; 1 where the head has a bias.
     """
 
-    final: FinalLogits = FinalLogits()
+    scale: float = 1.0
 
     def nll(self, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
         """See `Head.nll`."""
         if targets.shape[0] == 0:
-            return ChunkedHead(final=self.final).nll(output, hidden, targets)
+            return ChunkedHead().nll(output, hidden, targets)
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
         weight, bias = _compute_weights(output, hidden)
-        # A factor on the logits is a factor on the hidden states, as there is no bias under a scale.
-        scaled = hidden.to(weight.dtype) * self.final.scale
+        scaled = hidden.to(weight.dtype) * self.scale
         result: Tensor = liger_fused_linear_cross_entropy(
-            scaled, weight, targets, bias=bias, reduction="none", softcap=self.final.cap
+            scaled, weight, targets, bias=bias, reduction="none"
         )
         return result.float()
 
@@ -148,7 +147,7 @@ def head_for(model: nn.Module, kind: str = "auto", compute_dtype: torch.dtype = 
     Args:
         model: A causal language model, or a peft wrapper around one, with its adapters in place.
         kind: `auto`, `fused`, `chunked` or `liger`.
-        compute_dtype: What the matrix products are computed in: that of autocast, or of the weights without it.
+        compute_dtype: Of the matrix products: that of autocast, or without it that of the weights.
 
     Raises:
         ConfigError: The kind is unknown, not installed, or wrong for this model.
@@ -184,7 +183,9 @@ def check_kind(kind: str) -> None:
     if kind == "liger":
         _check_liger()
     if kind == "fused" and not _torch_can_fuse():
-        raise ConfigError("model.head", f"fused needs torch 2.13, not {torch.__version__}; use auto or chunked")
+        raise ConfigError(
+            "model.head", f"fused needs torch 2.13, not {torch.__version__}; use auto or chunked"
+        )
 
 
 def chunk_size_for(vocab_size: int) -> int:
@@ -209,10 +210,16 @@ def _obstacle_to_fusing(output: nn.Module, final: FinalLogits) -> str | None:
 
 def _liger(output: nn.Module, final: FinalLogits) -> LigerHead:
     if type(output) is not nn.Linear:
-        raise ConfigError("model.head", f"liger needs a plain linear head, not {type(output).__name__}; use chunked")
+        raise ConfigError(
+            "model.head", f"liger needs a plain linear head, not {type(output).__name__}; use chunked"
+        )
     if output.bias is not None and final.scale != 1.0:
         raise ConfigError("model.head", "liger cannot scale the logits of a head with a bias; use chunked")
-    return LigerHead(final)
+    if final.cap is not None:
+        raise ConfigError(
+            "model.head", "liger is not verified for families that cap their logits; use chunked"
+        )
+    return LigerHead(final.scale)
 
 
 def _check_liger() -> None:
@@ -221,7 +228,9 @@ def _check_liger() -> None:
     version = importlib.metadata.version("liger_kernel")
     if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < _LIGER_NEEDED:
         needed = ".".join(map(str, _LIGER_NEEDED))
-        raise ConfigError("model.head", f"liger {version} has wrong gradients per token; install {needed} or newer")
+        raise ConfigError(
+            "model.head", f"liger {version} has wrong gradients per token; install {needed} or newer"
+        )
 
 
 def _compute_weights(output: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor | None]:

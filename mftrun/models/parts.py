@@ -24,7 +24,9 @@ def causal_lm_of(model: nn.Module) -> Any:
     if not hasattr(model, "get_base_model"):
         return model
     if getattr(model.active_peft_config, "is_prompt_learning", False):
-        raise ConfigError("peft", "prompt-learning adapters cannot be trained here; use peft=lora or peft=none")
+        raise ConfigError(
+            "peft", "prompt-learning adapters cannot be trained here; use peft=lora or peft=none"
+        )
     return model.get_base_model()  # type: ignore[operator]
 
 
@@ -50,7 +52,7 @@ def decode(causal_lm: Any, input_ids: Tensor, position_ids: Tensor, *, router_lo
         router_logits: Whether the output shall hold them.
 
     Returns:
-        The decoder's output; its first item is [rows, length, hidden size], or [1, rows * length, hidden size].
+        The decoder's output; its first item is [rows, length, hidden size], or the same with all rows in one.
     """
     if "flash" in str(causal_lm.config._attn_implementation):
         # Flash attention keeps segments apart by their positions only when there is a single row.
@@ -69,7 +71,9 @@ def output_head_of(causal_lm: Any) -> nn.Module:
     """
     head = causal_lm.get_output_embeddings()
     if head is None:
-        raise ConfigError("model", f"{_name(causal_lm)} has no output head: it is not a causal language model")
+        raise ConfigError(
+            "model", f"{_name(causal_lm)} has no output head: it is not a causal language model"
+        )
     return head  # type: ignore[no-any-return]
 
 

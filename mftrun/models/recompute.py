@@ -20,7 +20,9 @@ def recompute_activations(model: nn.Module) -> None:
     causal_lm = causal_lm_of(model)
     if not causal_lm.supports_gradient_checkpointing:
         family = causal_lm.config.model_type
-        raise ConfigError("train.gradient_checkpointing", f"{family!r} models do not support it; leave it off")
+        raise ConfigError(
+            "train.gradient_checkpointing", f"{family!r} models do not support it; leave it off"
+        )
     # The name since transformers 5.23, then the one before.
     enable = getattr(causal_lm, "activation_checkpointing_enable", None)
     if enable is not None:

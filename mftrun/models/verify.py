@@ -21,7 +21,7 @@ _LOW_PRECISION_TOLERANCE = 5e-2
 
 @torch.no_grad()
 def verify_against_logits(model: nn.Module, head: Head | None = None, tokens: int = 16) -> float:
-    """Compares nlls with those of the model's own logits on random tokens, so that no family is silently wrong.
+    """Compares nlls with those of the model's own logits on random tokens: no family may be silently wrong.
 
     Random number streams and training mode are left as they were.
 
@@ -118,3 +118,21 @@ def _tolerance(causal_lm: Any) -> float:
 def _refusal(causal_lm: Any, reason: str) -> str:
     family = causal_lm.config.model_type
     return f"{type(causal_lm).__name__} (model_type {family!r}) is not supported: {reason}"
+
+
+def check_length(model: nn.Module, max_length: int) -> None:
+    """Refuses rows that are longer than the positions a model has.
+
+    Args:
+        model: A causal language model, or a peft wrapper around one.
+        max_length: Longest row.
+
+    Raises:
+        ConfigError: They are.
+    """
+    config = text_config_of(causal_lm_of(model))
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and max_length > longest:
+        raise ConfigError(
+            "data.max_length", f"the model has {longest} positions, and {max_length} were asked for"
+        )

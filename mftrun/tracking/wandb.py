@@ -25,6 +25,9 @@ _OUTSIDE_MODES: Mapping[str, Mode] = {**_MODES, "run": "online", "dryrun": "offl
 _UPLOAD_SECONDS = 300.0
 """How long the end of a run waits for its upload; what is left then can be sent by `wandb sync`."""
 
+_FLUSH_SECONDS = 1.0
+"""How much of an offline run a kill can cost; the client's own 15 seconds may reach behind a checkpoint."""
+
 
 class Wandb:
     """A W&B run in `RUN/wandb`; a resumed run goes on with the same W&B run.
@@ -112,9 +115,10 @@ class Wandb:
             return
         if summary is not None:
             run.summary.update(_final(summary))
-        run.finish(exit_code=exit_code)
+        _close(run, exit_code)
         if run.offline:
-            _log.info("W&B: send this run with `wandb sync %s`", Path(run.dir).parent)
+            parts = Path(run.dir).parent.parent / f"offline-run-*-{run.id}*"  # one for every resumption
+            _log.info("W&B: send this run with `wandb sync %s`", parts)
 
     def _asked(self) -> tuple[str, Mode | None]:
         """Who asks for which mode: our key, or for `auto` what the user chose outside; None for nobody."""
@@ -183,10 +187,22 @@ def _run_id(run: RunInfo) -> str:
 
 
 def _settings(wandb: Any) -> Any:
-    # console=off: wrapping stdout would break the live display. finish_timeout is younger than the others.
-    wanted = {"silent": True, "console": "off", "finish_timeout": _UPLOAD_SECONDS}
+    wanted = {
+        "silent": True,
+        "console": "off",  # wrapping stdout would break the live display
+        "finish_timeout": _UPLOAD_SECONDS,
+        "x_transaction_log_flush_interval": _FLUSH_SECONDS,
+    }
+    # The last two are younger than W&B versions that serve us well without them.
     known = wandb.Settings.model_fields
     return wandb.Settings(**{key: value for key, value in wanted.items() if key in known})
+
+
+def _close(run: Any, exit_code: int) -> None:
+    import wandb
+
+    run.finish(exit_code=exit_code)
+    wandb.teardown()  # finish() may return before the service has written the end of an offline run's file
 
 
 def _define_metrics(run: Any) -> None:
@@ -207,4 +223,6 @@ def _final(summary: Summary) -> dict[str, Any]:
 
 
 def _where(run: Any) -> str:
-    return f": {run.url}" if run.url else f" in {Path(run.dir).parent}" if run.offline else ""
+    if run.offline:  # asking an offline run for its URL prints a warning
+        return f" in {Path(run.dir).parent}"
+    return f": {run.url}" if run.url else ""

@@ -28,8 +28,7 @@ def test_unknown_task_is_refused_with_the_nearest():
     with pytest.raises(ConfigError) as caught:
         Static({"text2sql": 2.0}).build(TASKS)
     assert caught.value.key == "loss.weighting.weights.text2sql"
-    assert "'text_to_sql'" in caught.value.message
-    assert "code_completion" in caught.value.message
+    assert "text_to_sql" in caught.value.message
 
 
 def test_all_weights_zero_is_refused():

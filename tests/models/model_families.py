@@ -1,4 +1,4 @@
-"""Tiny random models of many families, with weights large enough that every part of them shows in the loss."""
+"""Tiny random models of many families, with weights so large that every part shows in the loss."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_families(family, attention):
 
 
 def test_the_traps_are_real():
-    """With a mask of ones, or a cache, packed samples see each other; if not, this whole file proves nothing."""
+    """With a mask of ones, or a cache, packed samples see each other; if not, this file proves nothing."""
     model = tiny("llama", "sdpa")
     text, _ = micro_batch(*LAYOUTS["one packed row"])
     arguments = {"input_ids": text.input_ids, "position_ids": text.position_ids}

@@ -73,7 +73,9 @@ def test_micro_batches(kind, normalization):
 
 def test_heads_agree():
     objective = Objective(CrossEntropy(), TaskMean(), Static(), TASKS)
-    (loss, expected), (other, found) = (run(model_of("llama"), objective, 4, kind) for kind in ("auto", "chunked"))
+    (loss, expected), (other, found) = (
+        run(model_of("llama"), objective, 4, kind) for kind in ("auto", "chunked")
+    )
     assert other == pytest.approx(loss, rel=1e-6)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)

@@ -27,7 +27,7 @@ def test_unknown_arithmetic_is_refused():
     """A family with a scale of its own, under a name that nobody listed."""
     model = tiny("cohere")
     model.config.model_type = "new_family"
-    with pytest.raises(ConfigError, match="new_family.*not supported.*differ"):
+    with pytest.raises(ConfigError, match=r"new_family.*not supported.*differ"):
         verify_against_logits(model)
 
 
@@ -50,7 +50,9 @@ def test_a_model_without_parts_is_refused():
 
 
 def test_dropout_does_not_disturb_it_and_it_leaves_no_trace():
-    settings = LoraConfig(r=4, target_modules=["q_proj", "lm_head"], lora_dropout=0.5, init_lora_weights=False)
+    settings = LoraConfig(
+        r=4, target_modules=["q_proj", "lm_head"], lora_dropout=0.5, init_lora_weights=False
+    )
     model = get_peft_model(tiny("llama"), settings)
     before = torch.get_rng_state()
     verify_against_logits(model)

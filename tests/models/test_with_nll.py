@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mftrun.errors import ConfigError
 from mftrun.models.final_logits import FinalLogits
-from mftrun.models.heads import ChunkedHead, FusedHead, chunk_size_for, head_for
+from mftrun.models.heads import ChunkedHead, FusedHead, LigerHead, chunk_size_for, head_for
 from mftrun.models.parts import causal_lm_of
 from mftrun.models.recompute import recompute_activations
 from mftrun.models.with_nll import ModelWithNll
@@ -72,7 +75,9 @@ def test_lora_on_every_layer_and_the_head(family, layers):
 
 
 def test_lora_with_a_frozen_head():
-    model = get_peft_model(tiny("llama"), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model = get_peft_model(
+        tiny("llama"), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    )
     assert_equals_own(model, small_chunks(model))
 
 
@@ -128,6 +133,24 @@ def test_full_logits_never_exist(family):
     with Largest() as largest:
         own_nll(model, text).sum().backward()
     assert largest.rows >= len(text.target_ids)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "phi"])
+def test_logits_are_not_kept_for_the_backward_pass(family):
+    model = tiny(family)
+    text = random_text()
+    kept = []
+
+    def note(tensor):
+        if tensor.ndim == 2 and tensor.shape[1] == VOCAB:
+            kept.append(tensor.shape[0])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        nll = ModelWithNll(model, small_chunks(model))(*text.args()).nll
+    assert nll.requires_grad
+    transposed_weight = 32
+    assert set(kept) <= {transposed_weight}
 
 
 def test_only_target_positions_are_projected():
@@ -191,7 +214,9 @@ def test_bfloat16_weights():
 def test_router_loss_is_the_models_own():
     model = tiny("mixtral")
     text = random_text()
-    own = model(input_ids=text.input_ids, position_ids=text.position_ids, output_router_logits=True, use_cache=False)
+    own = model(
+        input_ids=text.input_ids, position_ids=text.position_ids, output_router_logits=True, use_cache=False
+    )
     found = ModelWithNll(model)(*text.args()).router_loss
     torch.testing.assert_close(found, 0.02 * own.aux_loss)
     found.backward()
@@ -251,6 +276,28 @@ def test_fused_is_refused_where_it_would_be_wrong(family):
     with pytest.raises(ConfigError, match="fused") as caught:
         head_for(tiny(family), "fused")
     assert caught.value.key == "model.head"
+
+
+def can_run_liger():
+    runs = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+    return runs and importlib.util.find_spec("liger_kernel") is not None
+
+
+@pytest.mark.skipif(not can_run_liger(), reason="needs Liger, and a GPU or TRITON_INTERPRET=1")
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "cohere", "phi"])
+def test_liger_equals_own_logits(family):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        model = tiny(family).to(device)
+        assert_equals_own(model, head_for(model, "liger").head, tolerance=1e-4)
+
+
+def test_liger_is_refused_where_it_is_not_verified(monkeypatch):
+    monkeypatch.setattr("mftrun.models.heads._check_liger", lambda: None)
+    with pytest.raises(ConfigError, match="cap their logits") as caught:
+        head_for(tiny("gemma2"), "liger")
+    assert caught.value.key == "model.head"
+    assert head_for(tiny("cohere"), "liger").head == LigerHead(scale=0.4)
 
 
 def test_unknown_head():

@@ -28,7 +28,7 @@ def logged(folder, steps, resumed=None):
 
 @pytest.fixture
 def limited():
-    """Keeps files from growing beyond a size, as a full disk does: a write stops in the middle, then fails."""
+    """Keeps files from growing, as a full disk does: a write stops in the middle, then fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

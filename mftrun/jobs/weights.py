@@ -1,0 +1,72 @@
+"""Loading the model that a run trains, and proving that its losses are its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from mftrun.files import whole_folder
+from mftrun.jobs.preparation import build_group
+from mftrun.models.adapters import parameter_counts
+from mftrun.models.heads import head_for
+from mftrun.models.recompute import recompute_activations
+from mftrun.models.verify import verify_against_logits, verify_packing
+from mftrun.models.with_nll import ModelWithNll
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from mftrun.jobs.layout import RunLayout
+    from mftrun.schema import RunConfig
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    layout: RunLayout,
+    accelerator: Accelerator,
+) -> ModelWithNll:
+    """The model-with-nll of this rank, on its device, with its adapters in place.
+
+    Args:
+        config: The run's configuration.
+        tokenizer: The run's tokenizer.
+        layout: Where a base model goes that exists nowhere else.
+        accelerator: Knows the device and the precision.
+
+    Raises:
+        ConfigError: The model cannot be loaded, or its losses or packed rows would be wrong.
+    """
+    source, adapter = build_group(config, "model"), build_group(config, "peft")
+    half = accelerator.mixed_precision == "bf16"
+    dtype = torch.bfloat16 if half and adapter.freezes_base else torch.float32
+    base = source.load(tokenizer, dtype)
+    if adapter.freezes_base and accelerator.is_main_process:
+        _keep_base(base, layout)
+    model = adapter.apply(base)
+    if config.train.gradient_checkpointing:
+        recompute_activations(model)
+    model = model.to(accelerator.device)
+    choice = head_for(model, source.head, torch.bfloat16 if half else dtype)
+    verify_against_logits(model, choice.head)
+    if build_group(config, "rows").shares_rows:
+        verify_packing(model)
+    counts = parameter_counts(model)
+    log.info("%s: %s of %s parameters are trained", type(base).__name__, f"{counts.trainable:,}", f"{counts.total:,}")
+    log.info("output head: %s", choice.reason)
+    return ModelWithNll(model, choice.head)
+
+
+def _keep_base(base: PreTrainedModel, layout: RunLayout) -> None:
+    """An adapter is worth nothing without its base: one that was drawn at random is kept beside it."""
+    if base.name_or_path:
+        return
+    if not layout.base_model.exists():
+        with whole_folder(layout.base_model) as folder:
+            base.save_pretrained(folder)
+    base.name_or_path = str(layout.base_model)

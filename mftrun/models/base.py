@@ -1,0 +1,55 @@
+"""What a run asks of a model option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+HeadKind = Literal["auto", "fused", "chunked", "liger"]
+Texts = Callable[[], Iterator[str]]
+
+
+@runtime_checkable
+class ModelSource(Protocol):
+    """Where the model and its tokenizer come from."""
+
+    @property
+    def head(self) -> HeadKind:
+        """How target positions are projected; see `mftrun.models.heads.head_for`."""
+        ...
+
+    def check(self) -> None:
+        """Finds what is wrong early, without reading weights.
+
+        Raises:
+            ConfigError: The model cannot be had as configured.
+        """
+        ...
+
+    def tokenizer(self, texts: Texts, control_tokens: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+        """The tokenizer; it has a pad token.
+
+        Args:
+            texts: The training texts of all tasks, for a tokenizer that is trained on them.
+            control_tokens: Tokens of their own that such a tokenizer must hold.
+
+        Raises:
+            ConfigError: There is none, or it lacks what training needs.
+        """
+        ...
+
+    def load(self, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> PreTrainedModel:
+        """The model, in training mode on the CPU.
+
+        Args:
+            tokenizer: Made by `tokenizer`.
+            dtype: Of the weights, unless the option names one.
+
+        Raises:
+            ConfigError: It cannot be loaded.
+        """
+        ...

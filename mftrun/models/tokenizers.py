@@ -1,0 +1,91 @@
+"""Tokenizers: trained on the tasks' own text, or loaded with a pretrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mftrun.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END = "<|endoftext|>"
+PAD = "<|pad|>"
+BYTES = 256
+
+
+def train_bpe(
+    texts: Iterable[str], vocab_size: int, control_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Trains a byte-level BPE tokenizer (arXiv 1909.03341). The same texts give the same tokenizer.
+
+    Args:
+        texts: What to train on. Every text can be encoded and decoded back, whether it was seen or not.
+        vocab_size: Most entries, control tokens included; little text gives fewer.
+        control_tokens: Entries of their own, besides `END` and `PAD`.
+
+    Raises:
+        ConfigError: The size does not hold all bytes and control tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = list(dict.fromkeys([END, PAD, *control_tokens]))
+    if vocab_size < BYTES + len(special):
+        raise ConfigError("model.vocab_size", f"must be {BYTES + len(special)} or more, not {vocab_size}")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+def load_tokenizer(
+    path: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerFast:
+    """Loads the tokenizer of a pretrained model. Without a pad token, the end token takes its place.
+
+    Args:
+        path: Local folder or hub id.
+        revision: Branch, tag or commit on the hub.
+        trust_remote_code: Whether code in the model's folder may run.
+
+    Raises:
+        ConfigError: There is no tokenizer, it is not a fast one, or it has no end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise ConfigError("model.path", f"{path} has no tokenizer that can be loaded: {error}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(
+            "model.path", f"the tokenizer of {path} is not a fast one (tokenizer.json); convert it"
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ConfigError(
+            "model.path", f"the tokenizer of {path} is empty: no tokenizer.json or vocabulary there"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = _end_token_of(tokenizer, path)
+    return tokenizer
+
+
+def _end_token_of(tokenizer: PreTrainedTokenizerFast, path: str) -> str:
+    if tokenizer.eos_token is None:
+        raise ConfigError(
+            "model.path", f"the tokenizer of {path} has neither a pad nor an end token; add one to its config"
+        )
+    return str(tokenizer.eos_token)

@@ -1,0 +1,83 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mftrun.tracking.curves import plot_curves, smoothed
+
+
+def records(tasks, steps=60):
+    lines = []
+    for step in range(1, steps + 1):
+        present = [task for number, task in enumerate(tasks) if (step + number) % 3]
+        lines.append({"step": step, **{f"train/loss/{task}": 5.0 / step + len(task) for task in present}})
+        if step % 20 == 0:
+            lines.append({"step": step, **{f"valid/loss/{task}": 6.0 / step + len(task) for task in tasks}})
+    return lines
+
+
+def picture(path):
+    from matplotlib.image import imread
+
+    return imread(path)
+
+
+def colorful(image):
+    """Share of the pixels that are no shade of gray."""
+    return float((np.ptp(image[..., :3], axis=2) > 0.15).mean())
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_a_picture_for_any_number_of_tasks(tmp_path, count):
+    tasks = [f"task_{number}" for number in range(count)]
+    plot_curves(records(tasks), tasks, tmp_path / "curves.png")
+    image = picture(tmp_path / "curves.png")
+    assert image.shape[0] == 624  # 5.2 inches at 120 dpi
+    assert image.shape[1] > 1500
+    assert colorful(image) > 0.002
+    assert [item.name for item in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_single_points_are_visible_and_gaps_and_nulls_are_left_out(tmp_path):
+    tasks = ["a", "b", "never", "$dollar$"]
+    nothing = tmp_path / "nothing.png"
+    plot_curves([], tasks, nothing)
+    points = [
+        {"step": 1, "train/loss/a": 3.0, "train/loss/b": None},
+        {"step": 1, "valid/loss/b": 2.0},
+    ]
+    plot_curves(points, tasks, tmp_path / "points.png")
+    assert colorful(picture(tmp_path / "points.png")) > colorful(picture(nothing))
+
+
+def test_a_task_has_one_color_whatever_others_measured(tmp_path):
+    def hue(tasks, measured):
+        line = [{"step": step, f"train/loss/{measured}": 1.0} for step in range(9)]
+        plot_curves(line, tasks, tmp_path / "x.png")
+        image = picture(tmp_path / "x.png")[100:, :780, :3]  # the left panel
+        strongest = np.ptp(image, axis=2).argmax()
+        return image.reshape(-1, 3)[strongest]
+
+    assert hue(["a", "b"], "a") == pytest.approx([31 / 255, 119 / 255, 180 / 255], abs=0.05)
+    assert hue(["a", "b"], "b") == pytest.approx([255 / 255, 127 / 255, 14 / 255], abs=0.05)
+
+
+def test_smoothing_keeps_level_slope_and_ends():
+    assert smoothed([]) == []
+    assert smoothed([4.0]) == [4.0]
+    line = [float(value) for value in range(200)]
+    assert smoothed(line) == pytest.approx(line)
+    noisy = [(-1.0) ** number for number in range(200)]
+    assert max(map(abs, smoothed(noisy)[20:-20])) < 0.2
+    assert smoothed([3.0, 1.0]) == [3.0, 1.0]
+
+
+def test_no_global_state_of_matplotlib_is_touched(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from mftrun.tracking.curves import plot_curves\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "plot_curves([{'step': 1, 'train/loss/a': 1.0}], ['a'], Path(sys.argv[1]) / 'c.png')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
