@@ -25,7 +25,8 @@ def echo(context, payload):
 
 def pids(context, payload):
     """Every rank leaves its process number; rank 0 returns its own."""
-    Path(payload, str(context.rank)).write_text(str(os.getpid()))
+    Path(payload, f"{context.rank}.new").write_text(str(os.getpid()))
+    Path(payload, f"{context.rank}.new").rename(Path(payload, str(context.rank)))
     return os.getpid()
 
 

@@ -59,8 +59,8 @@ def test_no_process_is_left_after_a_result(tmp_path):
     assert_gone(tmp_path)
 
 
-def test_ranks_are_not_this_process():
-    assert run(workers.pids, "/tmp", num_processes=1) != os.getpid()
+def test_ranks_are_not_this_process(tmp_path):
+    assert run(workers.pids, tmp_path, num_processes=1) != os.getpid()
 
 
 def test_it_runs_outside_the_main_thread():
@@ -394,13 +394,15 @@ def test_loading_ranks_end_when_the_parent_is_killed():
 def test_ctrl_c_during_the_imports_of_the_fork_server(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
+    gate = os.open(fifo, os.O_RDWR)
     with Program("loop", preload="launch_blocking", LAUNCH_TEST_FIFO=str(fifo)) as program:
         program.expect("importing")
         program.send_to_all(signal.SIGINT)
         program.expect("stopped 2 None")
-        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        os.write(gate, b"!")
         assert program.end() == 130
         assert "Traceback" not in program.output
+    os.close(gate)
 
 
 def test_a_failing_import_of_the_fork_server_is_told():

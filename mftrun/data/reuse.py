@@ -64,6 +64,7 @@ def _is_whole(directory: Path, report: DataReport, resume: bool) -> bool:
             raise
         _log.info("making the data again: %s", error)
         return False
+    # A start that was killed before its report was written leaves new stores beside the old report.
     return all(store.fingerprint == report.fingerprint for store in stores)
 
 

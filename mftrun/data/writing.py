@@ -67,7 +67,7 @@ class Stores(NamedTuple):
 
 @contextmanager
 def writers(directory: Path, tasks: Sequence[str], fingerprint: str) -> Iterator[Stores]:
-    """Opens both stores of a run; they appear, and the old report goes, when the block ends well.
+    """Opens both stores of a run; they appear when the block ends well.
 
     Raises:
         DataError: The folder cannot be written.
@@ -76,7 +76,6 @@ def writers(directory: Path, tasks: Sequence[str], fingerprint: str) -> Iterator
     valid = store_writer(directory / VALID_STORE, tasks, fingerprint)
     with train as train_writer, valid as valid_writer:
         yield Stores(train_writer, valid_writer)
-        (directory / REPORT).unlink(missing_ok=True)  # until it is written anew, the folder is incomplete
 
 
 class Fit(NamedTuple):

@@ -58,12 +58,10 @@ def export(run: Run, summary: Summary) -> None:
 
 
 def _set_generation(causal_lm: Any, stop_ids: list[int]) -> None:
-    """Generation ends at the template's end token, and uses the cache that training had switched off."""
+    """Generation ends at the template's end token."""
     generation = causal_lm.generation_config
     generation.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else stop_ids
     generation.pad_token_id = causal_lm.config.pad_token_id
-    generation.use_cache = True
-    causal_lm.config.use_cache = True
 
 
 def _card(run: Run, summary: Summary) -> ModelCard:

@@ -12,7 +12,7 @@ from mftrun.jobs.preparation import build_group
 from mftrun.models.adapters import parameter_counts
 from mftrun.models.heads import head_for
 from mftrun.models.recompute import recompute_activations
-from mftrun.models.verify import verify_against_logits, verify_packing
+from mftrun.models.verify import check_length, verify_against_logits, verify_packing
 from mftrun.models.with_nll import ModelWithNll
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def load_model(
         recompute_activations(model)
     model = model.to(accelerator.device)
     choice = head_for(model, source.head, torch.bfloat16 if half else dtype)
+    check_length(model, config.data.max_length)
     verify_against_logits(model, choice.head)
     if build_group(config, "rows").shares_rows:
         verify_packing(model)

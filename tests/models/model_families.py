@@ -54,6 +54,9 @@ class Text:
     def args(self) -> tuple[torch.Tensor, ...]:
         return self.input_ids, self.position_ids, self.predict_from, self.target_ids
 
+    def to(self, device: torch.device) -> Text:
+        return Text(*(tensor.to(device) for tensor in self.args()))
+
 
 def tiny(family: str, attention: str = "eager", **changes: Any) -> Any:
     """A model of the family in training mode, the same at every call."""

@@ -31,8 +31,8 @@ def own_nll(model, text):
 
 def assert_equals_own(model, head, tolerance=1e-5):
     """Values, and gradients of an uneven sum of them."""
-    text = random_text()
-    weight = torch.linspace(0.1, 2, len(text.target_ids))
+    text = random_text().to(causal_lm_of(model).device)
+    weight = torch.linspace(0.1, 2, len(text.target_ids), device=text.target_ids.device)
     expected = own_nll(model, text)
     (expected * weight).sum().backward()
     expected_gradients = gradients(model)
@@ -287,9 +287,8 @@ def can_run_liger():
 @pytest.mark.parametrize("family", ["llama", "llama_tied", "cohere", "phi"])
 def test_liger_equals_own_logits(family):
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
-        model = tiny(family).to(device)
-        assert_equals_own(model, head_for(model, "liger").head, tolerance=1e-4)
+    model = tiny(family).to(device)
+    assert_equals_own(model, head_for(model, "liger").head, tolerance=1e-4)
 
 
 def test_liger_is_refused_where_it_is_not_verified(monkeypatch):

@@ -170,6 +170,17 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_handlers_follow_a_display_and_return(monkeypatch):
+    screen, display = Terminal(), Terminal()
+    handler = logging.StreamHandler(screen)
+    monkeypatch.setattr(sys, "stderr", display)
+    with terminal.handlers_follow_streams([handler]):
+        handler.handle(logging.makeLogRecord({"msg": "inside"}))
+    handler.handle(logging.makeLogRecord({"msg": "outside"}))
+    assert display.getvalue() == "inside\n"
+    assert screen.getvalue() == "outside\n"
+
+
 def test_only_handlers_of_terminals_hide_plain_lines():
     screen, pipe, log = Terminal(), io.StringIO(), logging.getLogger("mftrun.progress")
     handlers = [logging.StreamHandler(screen), logging.StreamHandler(pipe)]

@@ -22,6 +22,8 @@ RATES = {
     "total_parameters": 99,
 }
 
+HEADER = ["task", "samples", "samples", "tokens", "first", "last", "last", "best", "step"]
+
 
 def made(counts=None, records=RECORDS, **changes):
     counts = counts or {"a": TaskCounts(100, 5, 2000), "b": TaskCounts(50, 3, 1000)}
@@ -65,17 +67,7 @@ def test_json_holds_everything(tmp_path):
 
 def test_the_plain_table():
     lines = plain_text(made(closing={"model": "RUN/model", "next": "go on"})).splitlines()
-    assert lines[1].split() == [
-        "task",
-        "samples",
-        "samples",
-        "tokens",
-        "first",
-        "last",
-        "last",
-        "best",
-        "step",
-    ]
+    assert lines[1].split() == HEADER
     assert lines[3].split() == ["a", "100", "5", "2,000", "8.0000", "4.0000", "5.5000", "5.0000", "20"]
     assert lines[4].split() == ["b", "50", "3", "1,000", "7.0000", "7.0000", "7.5000", "7.5000", "20"]
     assert lines[5].split() == [
@@ -124,17 +116,7 @@ def test_the_table_fits_whole_and_keeps_names_apart(width):
 def test_a_hundred_columns_hold_every_column():
     for lines in (plain_text(big_summary()).splitlines(), rich_lines(big_summary(), 100)):
         header = next(line for line in lines if "task" in line)
-        assert header.split() == [
-            "task",
-            "samples",
-            "samples",
-            "tokens",
-            "first",
-            "last",
-            "last",
-            "best",
-            "step",
-        ]
+        assert header.split() == HEADER
 
 
 def test_names_are_shown_as_they_are():

@@ -3,6 +3,8 @@ import logging
 import os
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,22 @@ def test_a_long_run_fills_several_blocks(tmp_path):
     (path,) = log_files(tmp_path)
     assert path.stat().st_size > 2 * 32768
     assert [row["train/loss/task_9"] for row in history(records(path))] == [step + 0.9 for step in range(300)]
+
+
+def test_what_the_console_shows_is_left_alone(tmp_path):
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from mftrun.tracking.base import RunInfo; from mftrun.tracking.wandb import Wandb\n"
+        "tracker = Wandb(mode='offline')\n"
+        "tracker.start(RunInfo(Path(sys.argv[1]), 'n', None, None, {}, [], 9))\n"
+        "print('a line of the console')\n"
+        "tracker.finish(None, 0)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "a line of the console\n", "")
+    (path,) = log_files(tmp_path)
+    assert b"a line of the console" not in path.read_bytes()
+    assert not list(path.parent.rglob("output.log"))
 
 
 def test_a_run_from_the_start_is_a_new_wandb_run(tmp_path):
