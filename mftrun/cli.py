@@ -70,9 +70,14 @@ def run(cfg: DictConfig) -> float | None:
     Returns:
         The job's metric, which a sweeper minimizes; `None` if it has none.
     """
+    from mftrun.launch.errors import Stopped
+
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         return _run(cfg, run_dir)
+    except Stopped as stop:
+        _log.warning("%s; go on with: python -m mftrun rerun=%s resume=%s", stop, run_dir, run_dir)
+        raise SystemExit(stop.exit_code) from None  # ends a sweep, too
     except Exception as error:
         _log_error(error, run_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:

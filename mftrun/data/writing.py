@@ -25,7 +25,7 @@ from mftrun.errors import DataError
 
 TRAIN_STORE, VALID_STORE, REPORT = "train", "valid", "report.json"
 
-_CHUNK = 512
+_CHUNK = 2048
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def assemble(context: RankContext, payload: Payload) -> Run:
     """
     config, layout = RunConfig.from_dict(payload.config), RunLayout(payload.run_dir)
     accelerator = build_group(config, "distributed").accelerator(resolve_precision(config.train.precision))
+    _quiet_bars()
     tokenizer = load_tokenizer(layout)
     stores = TokenStore.open(layout.data / "train"), TokenStore.open(layout.data / "valid")
     set_seed(config.seed)
@@ -115,6 +117,14 @@ def assemble(context: RankContext, payload: Payload) -> Run:
         trackers=run_trackers,
         resumed_step=None if payload.checkpoint is None else read_manifest(payload.checkpoint).step,
     )
+
+
+def _quiet_bars() -> None:
+    """Bars of the libraries are for terminals; in a log they are noise."""
+    from transformers.utils import logging as transformers_logging
+
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
 
 
 def load_tokenizer(layout: RunLayout) -> PreTrainedTokenizerFast:

@@ -76,4 +76,5 @@ def train_rank(context: RankContext, payload: Payload) -> float | None:
             run.trainer.restore(payload.checkpoint)
         if run.trainer.run():
             complete(run)
+    run.accelerator.end_training()
     return run.trainer.progress.best_value

@@ -28,6 +28,8 @@ def plain_lines_hidden() -> Iterator[None]:
 @contextlib.contextmanager
 def handlers_follow_streams(handlers: list[logging.StreamHandler[Any]]) -> Iterator[None]:
     """Points handlers at what stderr is now (a display's proxy), and back at their own streams afterwards."""
+    # Some handlers ask for stderr at every message: they follow by themselves, and refuse to be pointed.
+    handlers = [handler for handler in handlers if "stream" in vars(handler)]
     streams = [handler.stream for handler in handlers]
     for handler in handlers:
         handler.setStream(sys.stderr)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate.utils import gather_object
 
 from mftrun.errors import ConfigError
@@ -19,6 +18,7 @@ from mftrun.training.checkpoint import Checkpoints
 from mftrun.training.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
     from torch import nn
 
@@ -79,8 +79,8 @@ class Saver:
             snapshot.load_weights(self._model, checkpoint)
         except ValueError as error:
             raise ConfigError("resume", str(error)) from error
-        self._optimizer.load_state_dict(_load(checkpoint / snapshot.OPTIMIZER))
-        state = _load(checkpoint / snapshot.STATE)
+        self._optimizer.load_state_dict(snapshot.load_object(checkpoint / snapshot.OPTIMIZER))
+        state = snapshot.load_object(checkpoint / snapshot.STATE)
         self._objective.load_state_dict(state["objective"])
         meter.load_state(state["meter"])
         self._restore_random(state["random"])
@@ -89,16 +89,15 @@ class Saver:
     def _write(self, progress: Progress, state: dict[str, Any], epoch_end: bool) -> None:
         def fill(folder: Path) -> None:
             snapshot.save_weights(self._model, folder)
-            torch.save(self._optimizer.state_dict(), folder / snapshot.OPTIMIZER)
-            torch.save(state, folder / snapshot.STATE)
+            snapshot.save_object(self._optimizer.state_dict(), folder / snapshot.OPTIMIZER)
+            snapshot.save_object(state, folder / snapshot.STATE)
             write_json(folder / PROGRESS, progress.to_dict())
             write_json(folder / CONFIG, self._config)
 
         try:
             path = self.checkpoints.save(progress.step, epoch_end, fill)
             self.checkpoints.prune(progress.best_step)
-        except (OSError, RuntimeError) as error:
-            # torch reports a failed write as a RuntimeError of its own.
+        except OSError as error:
             log.error(
                 "the checkpoint of step %d could not be saved (%s). Training goes on; earlier checkpoints are "
                 "untouched. Free some space under %s, or lower checkpoint.keep_last.",
@@ -116,6 +115,3 @@ class Saver:
         if rank < len(states):
             snapshot.set_random_state(states[rank])
 
-
-def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)

@@ -24,11 +24,36 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Writes the trained tensors as safetensors."""
+    """Writes the trained tensors as safetensors.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: t.to("cpu").contiguous() for name, t in trained_tensors(model).items()}
-    save_file(tensors, folder / WEIGHTS)
+    try:
+        save_file(tensors, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def save_object(value: Any, path: Path) -> None:
+    """Writes tensors in plain containers with torch.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:  # torch's word for a failed write
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_object(path: Path) -> Any:
+    """The inverse of :func:`save_object`; runs no code from the file."""
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

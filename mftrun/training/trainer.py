@@ -98,6 +98,8 @@ class Trainer:
         """
         self.progress = self.parts.saver.restore(checkpoint, self.meter)
         self._saved_step = self.progress.step
+        if self.parts.accelerator.is_main_process:
+            self.parts.saver.checkpoints.drop_after(self.progress.step)
         log.info("resumed at step %d from %s", self.progress.step, checkpoint)
 
     def run(self) -> bool:

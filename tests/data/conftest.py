@@ -15,6 +15,7 @@ _TEXT = [
     "Write a function that adds two numbers.",
     "def add(a, b):\n    return a + b\n",
     "system human bot user",
+    "\n\n\n  x\n  y\n" * 9,
 ]
 
 

@@ -66,6 +66,38 @@ def test_halves_make_a_whole_function(samples):
         assert isinstance(ast.parse(f"{first}\n{sample.messages[1].content}").body[0], ast.FunctionDef)
 
 
+ODD = '''
+class Shallow:
+    def text(self):
+        """Gives a text."""
+        return """
+no indent
+"""
+
+    def one_line(self): return 1
+
+    def only_docstring(self):
+        """Does nothing."""
+
+\f
+def after_form_feed(value):
+    """Adds one."""
+    return value + 1
+'''
+
+
+def test_odd_files_and_functions_are_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "a_syntax.py").write_text("def broken(:")
+    (tmp_path / "b_latin.py").write_bytes(b"# \xe9")
+    (tmp_path / "c_odd.py").write_text(ODD)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "a.py").write_text(ODD)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    (sample,) = WriteFunction(99).read()
+    assert sample.messages[1].content == "def after_form_feed(value):\n    return value + 1"
+    assert sample.messages[0].content.endswith("def after_form_feed(value):\n\nAdds one.")
+
+
 def test_it_is_a_source_and_its_fingerprint_follows_its_limits():
     assert isinstance(WriteFunction(3), Source)
     assert WriteFunction(3).fingerprint() == WriteFunction(3).fingerprint()

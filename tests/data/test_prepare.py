@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -378,6 +379,21 @@ def test_a_failed_start_leaves_the_earlier_data_usable(run):
     with pytest.raises(DataError):
         run({"a": Listed(LONG)}, max_length=100, valid_fraction=0)
     assert run(tasks, resume=True).reused
+
+
+def test_a_start_killed_before_its_report_is_no_earlier_start(run, monkeypatch):
+    tasks = {"a": Listed(pairs(20))}
+    run(tasks)
+    with monkeypatch.context() as patch:
+        patch.setattr("mftrun.data.prepare.write_json", _full_disk)
+        with pytest.raises(DataError, match=r"report\.json: cannot be written: No space left"):
+            run({"a": Listed(pairs(30))})
+    assert not run(tasks).reused
+    assert run.open("train").num_samples == 19
+
+
+def _full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_source_that_changes_between_the_readings_is_refused(run):

@@ -181,6 +181,20 @@ def test_handlers_follow_a_display_and_return(monkeypatch):
     assert screen.getvalue() == "outside\n"
 
 
+def test_a_handler_that_follows_stderr_by_itself_is_left_alone(monkeypatch):
+    screen, display = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    following = logging._StderrHandler()
+    with monkeypatch.context() as inside:
+        inside.setattr(sys, "stderr", display)
+        undo = terminal.handlers_follow_streams([following])
+        undo.__enter__()
+        following.handle(logging.makeLogRecord({"msg": "inside"}))
+    undo.__exit__(None, None, None)  # a display gives stderr back before handlers return to their streams
+    following.handle(logging.makeLogRecord({"msg": "outside"}))
+    assert (display.getvalue(), screen.getvalue()) == ("inside\n", "outside\n")
+
+
 def test_only_handlers_of_terminals_hide_plain_lines():
     screen, pipe, log = Terminal(), io.StringIO(), logging.getLogger("mftrun.progress")
     handlers = [logging.StreamHandler(screen), logging.StreamHandler(pipe)]

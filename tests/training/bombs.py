@@ -1,6 +1,7 @@
 """Trackers that strike at a certain step: deterministic interruptions of a real run."""
 
 import os
+import resource
 import signal
 
 
@@ -43,3 +44,31 @@ class KillDuringSave(Strike):
             os.kill(os.getpid(), signal.SIGKILL)
 
         snapshot.save_weights = save_and_die
+
+
+class FullDisk(Strike):
+    """Lets no file grow beyond 20 kB from one logged step until another."""
+
+    def __init__(self, step: int, until: int) -> None:
+        super().__init__(step, 0)
+        self.until = until
+
+    def log(self, step, record):
+        if step in (self.step, self.until):
+            limit = 20_000 if step == self.step else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+class Raise(Strike):
+    """Fails where no tracker may: at a step that is logged, in a way that is not a tracker's own error."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step, 0)
+
+    def start(self, run):
+        import mftrun.training.trainer as trainer
+
+        def fail(*arguments):
+            raise ZeroDivisionError
+
+        trainer.accumulate = fail

@@ -1,0 +1,217 @@
+"""What a run does, seen from outside: its records, its checkpoints, its final model, its ways to end."""
+
+import json
+import signal
+
+import pytest
+import torch
+from runs import overrides_for, train
+
+from mftrun.data.store import TokenStore
+from mftrun.errors import ConfigError
+from mftrun.launch import RankFailed
+from mftrun.tracking import jsonl
+from mftrun.training.diagnose import NonFiniteError
+
+TASKS = ["backward", "forward", "sideways"]
+
+
+def bomb(kind, **settings):
+    values = ",".join(f"{key}:{value}" for key, value in settings.items())
+    return ["allowed_targets=[bombs]", f"+tracker.bomb={{_target_:bombs.{kind},{values}}}"]
+
+
+def checkpoints(run):
+    return sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+
+
+@pytest.fixture(scope="module")
+def short(tasks_dir, tmp_path_factory):
+    """A finished run of a few steps, every one of them logged."""
+    run = tmp_path_factory.mktemp("short")
+    steps = ["train.max_steps=6", "train.log_every=1", "evaluation.every=3", "rows=padding"]
+    metric = train(run, *overrides_for(tasks_dir, *steps, "train.global_batch_size=3"))
+    return run, metric
+
+
+def records(run, key):
+    return [record for record in jsonl.read(run / "metrics.jsonl") if key in record]
+
+
+def test_losses_fall_and_the_metric_is_the_best_validation_loss(short):
+    run, metric = short
+    losses = [record["valid/loss"] for record in records(run, "valid/loss")]
+    assert [record["step"] for record in records(run, "valid/loss")] == [0, 3, 6]
+    assert losses[-1] < losses[0]
+    assert metric == min(losses)
+
+
+def test_logged_is_what_was_optimized(short):
+    """With loss=mft and equal weights the optimized loss is the mean of the losses of the tasks that are present."""
+    seen = set()
+    for record in records(short[0], "train/loss"):
+        tasks = {name: record[f"train/loss/{name}"] for name in TASKS if f"train/loss/{name}" in record}
+        assert record["train/loss"] == pytest.approx(sum(tasks.values()) / len(tasks), rel=1e-6)
+        seen.add(len(tasks))
+    assert min(seen) < 3, "some step must lack a task"
+    assert all(value is not None for record in records(short[0], "step") for value in record.values())
+
+
+def test_validation_losses_are_those_of_the_saved_model(short):
+    from transformers import AutoModelForCausalLM
+
+    run, _ = short
+    model = AutoModelForCausalLM.from_pretrained(run / "model").eval()
+    store = TokenStore.open(run / "data" / "valid")
+    sums, counts = dict.fromkeys(store.tasks, 0.0), dict.fromkeys(store.tasks, 0)
+    for sample, task in enumerate(store.task):
+        span = slice(store.offsets[sample], store.offsets[sample + 1])
+        ids = torch.from_numpy(store.tokens[span].astype("int64"))
+        targets = torch.from_numpy(store.targets[span].copy())
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0]
+        nll = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
+        sums[store.tasks[task]] += float(nll[targets[1:]].sum())
+        counts[store.tasks[task]] += int(targets.sum())
+    last = records(run, "valid/loss")[-1]
+    for name in TASKS:
+        assert last[f"valid/loss/{name}"] == pytest.approx(sums[name] / counts[name], rel=1e-5)
+
+
+def test_the_final_model_is_a_plain_folder_that_generates(short):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = short[0] / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    messages = [{"role": "user", "content": "forward: alpha beta"}]
+    prompt = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    assert tokenizer.decode(prompt["input_ids"][0]) == "<s>human\nforward: alpha beta\n<s>bot\n"
+    output = model.generate(**prompt, max_new_tokens=4, do_sample=False)
+    assert output.shape[1] > prompt["input_ids"].shape[1]
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert "forward" in (folder / "README.md").read_text()
+
+
+def test_the_run_leaves_its_curves_and_summary(short):
+    run, _ = short
+    summary = json.loads((run / "summary.json").read_text())
+    assert list(summary["tasks"]) == TASKS
+    assert summary["steps"] == 6
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_adapter_is_saved_alone_and_loads_with_its_base(tasks_dir, tmp_path):
+    from peft import AutoPeftModelForCausalLM
+
+    train(tmp_path, *overrides_for(tasks_dir, "train.max_steps=3", "peft=lora", "peft.r=4"))
+    assert (tmp_path / "model" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert any(torch.count_nonzero(p) for name, p in model.named_parameters() if "lora_B" in name)
+
+
+def test_epochs_end_where_the_data_ends(tasks_dir, tmp_path):
+    """Every target token once an epoch; each epoch's end is kept although only the newest is asked for."""
+    settings = ["train.epochs=2", "train.max_steps=null", "checkpoint.every_epoch=true", "checkpoint.keep_last=1"]
+    train(tmp_path, *overrides_for(tasks_dir, *settings, "checkpoint.keep_best=false"))
+    *_, last = checkpoints(tmp_path)
+    progress = json.loads((tmp_path / "checkpoints" / f"step-{last:08d}" / "progress.json").read_text())
+    store = TokenStore.open(tmp_path / "data" / "train")
+    assert (progress["epoch"], progress["batch"]) == (2, 0)
+    assert progress["tokens"] == 2 * len(store.tokens)
+    assert sum(progress["targets"].values()) == 2 * int(store.targets.sum())
+    assert sum(progress["samples"].values()) == 2 * store.num_samples
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_stops_early_when_the_watched_task_no_longer_improves(tasks_dir, tmp_path):
+    watch = ["evaluation.early_stopping.metric=forward", "evaluation.early_stopping.patience=2"]
+    never = ["evaluation.early_stopping.min_delta=100", "evaluation.every=2", "train.max_steps=50"]
+    train(tmp_path, *overrides_for(tasks_dir, *watch, *never))
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 4
+    assert (tmp_path / "model").is_dir()
+
+
+def test_a_loss_that_is_not_finite_names_task_and_samples(tasks_dir, tmp_path):
+    wild = ["optimizer.lr=1e30", "scheduler=constant", "scheduler.warmup_steps=0", "train.max_steps=9"]
+    with pytest.raises(NonFiniteError) as caught:
+        train(tmp_path, *overrides_for(tasks_dir, *wild, "checkpoint.every_steps=1", "evaluation.every=null"))
+    message = str(caught.value)
+    assert "step 2" in message
+    assert "forward" in message
+    assert "train.jsonl:" in message
+    assert "step-00000001" in message
+
+
+def test_sigusr2_saves_and_goes_on(tasks_dir, tmp_path):
+    strike = bomb("Strike", step=3, signum=int(signal.SIGUSR2))
+    steps = ["train.max_steps=6", "train.log_every=1", "evaluation.every=null", "checkpoint.every_steps=null"]
+    train(tmp_path, *overrides_for(tasks_dir, *steps, *strike, "checkpoint.keep_last=9"))
+    assert checkpoints(tmp_path) == [3, 6]
+
+
+def test_a_full_disk_costs_one_checkpoint_and_nothing_else(tasks_dir, tmp_path):
+    """From step 3 to step 5 no file may grow beyond 20 kB: the save at 4 fails, that at 6 works."""
+    strike = bomb("FullDisk", step=3, until=5)
+    steps = ["train.max_steps=6", "train.log_every=1", "evaluation.every=null", "checkpoint.every_steps=2"]
+    train(tmp_path, *overrides_for(tasks_dir, *steps, *strike, "checkpoint.keep_last=9"))
+    assert checkpoints(tmp_path) == [2, 6]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    log = (tmp_path / "mftrun.log").read_text()
+    assert "the checkpoint of step 4 could not be saved" in log
+    assert len(records(tmp_path, "train/loss")) == 6
+    assert (tmp_path / "model").is_dir()
+
+
+def test_resuming_with_other_settings_names_the_keys(tasks_dir, tmp_path):
+    base = overrides_for(tasks_dir, "train.max_steps=4", "checkpoint.every_steps=2")
+    train(tmp_path, *base)
+    changed = [*base, "resume=auto", "optimizer.lr=0.5", "seed=3"]
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path, *changed)
+    assert "optimizer.lr: 0.003 -> 0.5" in str(caught.value)
+    assert "seed: 0 -> 3" in str(caught.value)
+
+
+def test_longer_training_can_be_asked_for(tasks_dir, tmp_path):
+    base = overrides_for(tasks_dir, "checkpoint.every_steps=2")
+    train(tmp_path, *base, "train.max_steps=4")
+    train(tmp_path, *base, "train.max_steps=6", "resume=auto", "checkpoint.allow_changed_config=true")
+    assert checkpoints(tmp_path)[-1] == 6
+
+
+def test_a_cut_checkpoint_falls_back_to_the_one_before(tasks_dir, tmp_path):
+    base = overrides_for(tasks_dir, "train.max_steps=4", "checkpoint.every_steps=2", "evaluation.every=null")
+    train(tmp_path, *base)
+    weights = tmp_path / "checkpoints" / "step-00000004" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    train(tmp_path, *base, "resume=auto")
+    assert "resumed at step 2" in (tmp_path / "mftrun.log").read_text()
+    assert checkpoints(tmp_path)[-1] == 4
+
+
+def test_a_ranks_own_error_reaches_the_user(tasks_dir, tmp_path):
+    two = ["distributed=ddp", "distributed.num_processes=2"]
+    with pytest.raises(RankFailed, match="ZeroDivisionError"):
+        train(tmp_path, *overrides_for(tasks_dir, *two, *bomb("Raise", step=0)))
+
+
+@pytest.mark.parametrize("setting", ["train.gradient_checkpointing=true", "model.head=chunked"])
+def test_saving_memory_changes_no_loss(tasks_dir, tmp_path, setting):
+    base = overrides_for(tasks_dir, "train.max_steps=3", "train.log_every=1")
+    for name, more in {"plain": [], "other": [setting]}.items():
+        train(tmp_path / name, *base, *more)
+    plain, other = ([record["train/loss"] for record in records(tmp_path / name, "train/loss")] for name in ("plain", "other"))
+    assert other == pytest.approx(plain, rel=1e-5)
+
+
+def test_bf16_trains_close_to_fp32(tasks_dir, tmp_path):
+    base = overrides_for(tasks_dir, "train.max_steps=4", "train.log_every=1")
+    for precision in ("fp32", "bf16"):
+        train(tmp_path / precision, *base, f"train.precision={precision}")
+    exact, half = ([record["train/loss"] for record in records(tmp_path / name, "train/loss")] for name in ("fp32", "bf16"))
+    assert half == pytest.approx(exact, rel=2e-2)
+    assert half != exact
