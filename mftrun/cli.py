@@ -20,7 +20,7 @@ from mftrun import hydra_plugin
 from mftrun.compose import resolved
 from mftrun.errors import ConfigError
 from mftrun.explain import explanation
-from mftrun.files import write_text
+from mftrun.files import write_atomically
 from mftrun.paths import CONFIG_FILE, resource_dir
 from mftrun.rerun import config_name
 
@@ -106,7 +106,7 @@ def _save(config: dict[str, Any], run_dir: Path) -> None:
     if path.exists() and not config["checkpoint"]["allow_changed_config"]:
         return
     try:
-        write_text(path, OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(config)))
     except OSError as error:
         raise ConfigError("output_dir", f"cannot write {path}: {error.strerror}") from error
 

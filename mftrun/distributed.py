@@ -77,7 +77,7 @@ class Ddp:
         if gpus and wanted > gpus:
             raise ConfigError(
                 "distributed.num_processes",
-                f"{wanted} ranks need {wanted} GPUs and {gpus} are visible; lower it or set CUDA_VISIBLE_DEVICES",
+                f"{wanted} ranks need as many GPUs, and {gpus} are visible; lower it, or show more GPUs",
             )
         return wanted
 
@@ -93,6 +93,21 @@ def resolve_precision(asked: str) -> str:
     if asked != "auto":
         return asked
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def leave_group() -> None:
+    """Ends this rank's process group; call it when nothing of the training is referenced any more.
+
+    The group must outlive the model: DDP's reducer, freed last, would wait for gloo's threads while it holds
+    the interpreter's lock that those threads need.
+    """
+    import gc
+
+    from torch import distributed
+
+    gc.collect()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _visible_gpus() -> int:

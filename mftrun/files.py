@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,28 +14,35 @@ from typing import Any
 PARTIAL = ".partial-"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one step: readers see the old content or the new, never a part.
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Replaces ``path`` by ``data`` in one step: readers see the old content or the new, never a part.
+
+    Args:
+        path: The file; its folder is made when absent.
+        data: Its new content; text is written as UTF-8.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; the old file is untouched.
+        OSError: The folder cannot be written, or the disk is full; the previous file is as it was.
     """
-    partial = path.with_name(f"{PARTIAL}{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two writers apart; the ending stays, as some libraries go by it.
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with partial.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON, in one step (see :func:`write_text`)."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Writes ``value`` as indented JSON, in one step (see :func:`write_atomically`)."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

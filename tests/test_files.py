@@ -1,6 +1,6 @@
 import pytest
 
-from mftrun.files import remove_partial, whole_folder, write_json, write_text
+from mftrun.files import remove_partial, whole_folder, write_atomically, write_json
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -14,9 +14,14 @@ def test_a_folder_appears_whole(tmp_path):
 def test_a_failure_keeps_the_old_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").write_text("old")
-    with pytest.raises(OSError, match="full"), whole_folder(tmp_path / "out") as scratch:
-        (scratch / "a").write_text("new")
-        raise OSError("full")
+
+    def fail():
+        with whole_folder(tmp_path / "out") as scratch:
+            (scratch / "a").write_text("new")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert (tmp_path / "out" / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -29,7 +34,7 @@ def test_a_new_folder_replaces_the_old(tmp_path):
 
 
 def test_text_is_replaced_in_one_step(tmp_path):
-    write_text(tmp_path / "x", "old")
+    write_atomically(tmp_path / "x", "old")
     write_json(tmp_path / "x", {"a": 1})
     assert (tmp_path / "x").read_text() == '{\n  "a": 1\n}\n'
     with pytest.raises(ValueError, match="JSON"):

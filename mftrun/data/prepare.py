@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mftrun.data.report import DataReport
-from mftrun.data.reuse import digest, kept
+from mftrun.data.reuse import digest, kept, kept_on_resume
 from mftrun.data.scan import ON_BAD, scan
 from mftrun.data.selection import select, train_texts
 from mftrun.data.settings import DataSettings, TaskSources
@@ -57,15 +57,18 @@ def prepare(
         directory: The run's data folder.
         tokenizer_identity: Plain values (nested mappings of str, int, None) that say which tokenizer would be
             made: the digest of a model's files, or the settings of one trained from scratch.
-        resume: Whether the stores must be those of the run that is resumed.
+        resume: Whether a resumed run keeps the stores it was started with, whatever became of their sources.
 
     Raises:
         DataError: Lines or samples that the policies refuse, a task without samples, a folder that cannot be
-            written, or, with ``resume``, stores made from other things.
+            written, or, with ``resume``, stores that are damaged.
         ConfigError: Too few samples for the split, or a template that does not fit the tokenizer.
     """
-    origin = _origin(tasks, settings, template, seed, tokenizer_identity)
-    if (earlier := kept(directory, origin, resume)) is not None:
+    origin_now = partial(_origin, tasks, settings, template, seed, tokenizer_identity)
+    if resume and (earlier := kept_on_resume(directory, origin_now)) is not None:
+        return earlier
+    origin = origin_now()
+    if (earlier := kept(directory, origin)) is not None:
         return earlier
     scans = [scan(name, sources.train, sources.valid) for name, sources in tasks.items()]
     ON_BAD[settings.on_bad](scans)

@@ -1,11 +1,11 @@
-"""Stores that were made from the same things are kept; on resume, others are refused."""
+"""Stores that were made from the same things are kept; a resumed run keeps its own in any case."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,48 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def kept(directory: Path, origin: Mapping[str, Any], resume: bool) -> DataReport | None:
+def kept(directory: Path, origin: Mapping[str, Any]) -> DataReport | None:
     """The report of an earlier start, if it is complete and was made from the same things.
 
     Args:
         directory: The data folder of the run.
         origin: What the stores would be made from now, as JSON gives it back.
-        resume: Whether other stores are an error.
-
-    Raises:
-        DataError: On resume: the stores were made from other things, or are damaged.
     """
     stored = _stored(directory / REPORT)
     if stored is None:
         return None
     changes = _differences(stored["origin"], origin)
-    if changes and resume:
-        raise DataError(directory, 0, _changed(changes))
     if changes:
         _log.info("making the data of %s again, as it was made from other things:\n%s", directory, changes)
         return None
+    return _whole(directory, stored, resume=False)
+
+
+def kept_on_resume(directory: Path, origin: Callable[[], Mapping[str, Any]]) -> DataReport | None:
+    """The report of the data that the resumed run was started with, whatever became of its sources.
+
+    What has changed since, or is gone, is named in a warning: the run goes on with what it has.
+
+    Args:
+        directory: The data folder of the run.
+        origin: Gives what the stores would be made from now; may raise `DataError`.
+
+    Raises:
+        DataError: The stores are damaged.
+    """
+    stored = _stored(directory / REPORT)
+    if stored is None:
+        return None
+    try:
+        changes = _differences(stored["origin"], origin())
+    except DataError as error:
+        changes = f"  {error}"
+    if changes:
+        _log.warning("going on with the data of %s; since it was made has changed:\n%s", directory, changes)
+    return _whole(directory, stored, resume=True)
+
+
+def _whole(directory: Path, stored: Mapping[str, Any], resume: bool) -> DataReport | None:
     report = DataReport.from_dict({**stored["report"], "reused": True})
     return report if _is_whole(directory, report, resume) else None
 
@@ -80,10 +102,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _changed(changes: str) -> str:
-    return (
-        f"this run's data was made from other things than are given now:\n{changes}\n"
-        "resume with what it was started with, or start a new run"
-    )

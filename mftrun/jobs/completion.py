@@ -39,8 +39,8 @@ def complete(run: Run) -> None:
         summary.write(run.layout.run_dir)
     except OSError as error:
         raise MftrunError(
-            f"{run.layout.run_dir}: the results cannot be written ({error.strerror or error}). The last checkpoint "
-            "is kept: free some space, then run the same command with resume=auto."
+            f"{run.layout.run_dir}: the results cannot be written ({error.strerror or error}). "
+            "The last checkpoint is kept: free some space, then run the same command with resume=auto."
         ) from error
     run.summary = summary
 

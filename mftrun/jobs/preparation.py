@@ -59,7 +59,9 @@ def build_group(config: RunConfig, group: str, **runtime: Any) -> Any:
 def build_trackers(config: RunConfig) -> dict[str, Tracker | None]:
     """Builds the trackers that are asked for, by name."""
     return {
-        name: None if node is None else build(node, Tracker, f"tracker.{name}", allowed=config.allowed_targets)
+        name: None
+        if node is None
+        else build(node, Tracker, f"tracker.{name}", allowed=config.allowed_targets)
         for name, node in config.tracker.items()
     }
 
@@ -83,7 +85,7 @@ def prepare_data(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataRep
     Args:
         config: The run's configuration.
         run_dir: The run's folder.
-        resuming: Whether the data must be what the run was started with.
+        resuming: Whether the run keeps the data it was started with.
 
     Raises:
         DataError: A file, line or sample that the policies refuse.

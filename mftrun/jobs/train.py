@@ -59,7 +59,9 @@ class TrainJob:
         checkpoint = find_resume(typed.resume, run_dir)
         if checkpoint is not None and not typed.checkpoint.allow_changed_config:
             refuse_changes(load_config(checkpoint), config)
-        prepare_data(typed, run_dir, resuming=checkpoint is not None)
+        # With settings that may have changed, the data is made anew where they ask for other data.
+        same = checkpoint is not None and not typed.checkpoint.allow_changed_config
+        prepare_data(typed, run_dir, resuming=same)
         payload = Payload(config, run_dir, checkpoint)
         processes = build_group(typed, "distributed").processes()
         return launch.run_ranks(train_rank, payload, num_processes=processes, log_file=run_dir / "mftrun.log")
@@ -67,6 +69,14 @@ class TrainJob:
 
 def train_rank(context: RankContext, payload: Payload) -> float | None:
     """Runs the job in one rank; what rank 0 returns is the result of the run."""
+    from mftrun.distributed import leave_group
+
+    result = _train(context, payload)
+    leave_group()
+    return result
+
+
+def _train(context: RankContext, payload: Payload) -> float | None:
     from mftrun.jobs.assembly import assemble
     from mftrun.jobs.completion import complete
 
@@ -76,5 +86,4 @@ def train_rank(context: RankContext, payload: Payload) -> float | None:
             run.trainer.restore(payload.checkpoint)
         if run.trainer.run():
             complete(run)
-    run.accelerator.end_training()
     return run.trainer.progress.best_value

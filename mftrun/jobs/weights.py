@@ -58,7 +58,12 @@ def load_model(
     if build_group(config, "rows").shares_rows:
         verify_packing(model)
     counts = parameter_counts(model)
-    log.info("%s: %s of %s parameters are trained", type(base).__name__, f"{counts.trainable:,}", f"{counts.total:,}")
+    log.info(
+        "%s: %s of %s parameters are trained",
+        type(base).__name__,
+        f"{counts.trainable:,}",
+        f"{counts.total:,}",
+    )
     log.info("output head: %s", choice.reason)
     return ModelWithNll(model, choice.head)
 

@@ -35,7 +35,10 @@ PRELOAD = (
 )
 """What the server imports: slow, needed by every rank, and none of it touches an accelerator."""
 
-_UNREAD = frozenset({"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "SHLVL", "_"})
+# Nothing that a rank does depends on these; the last is set by torch itself, wherever it is imported.
+_UNREAD = frozenset(
+    {"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "SHLVL", "_", "TORCHINDUCTOR_CACHE_DIR"}
+)
 # Asks torch to count devices without creating a CUDA context, which no forked rank could use.
 _CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 

@@ -8,8 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mftrun.files import write_atomically
 from mftrun.tracking import text
-from mftrun.tracking.files import write_atomically
 from mftrun.tracking.summary import series
 
 if TYPE_CHECKING:

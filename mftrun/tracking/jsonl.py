@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mftrun.errors import ConfigError
+from mftrun.files import write_atomically
 from mftrun.tracking.base import RunInfo
-from mftrun.tracking.files import write_atomically
 from mftrun.tracking.summary import Summary
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import mftrun
+from mftrun.files import write_atomically
 from mftrun.tracking import text
-from mftrun.tracking.files import write_atomically
 from mftrun.tracking.summary import Summary, TaskSummary
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

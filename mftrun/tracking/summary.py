@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from mftrun.files import write_atomically
 from mftrun.tracking import text
-from mftrun.tracking.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table

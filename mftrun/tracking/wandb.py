@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mftrun.errors import ConfigError
+from mftrun.files import write_atomically
 from mftrun.tracking.base import RunInfo, fit_label
-from mftrun.tracking.files import write_atomically
 from mftrun.tracking.summary import Summary
 from mftrun.tracking.wandb_mode import chosen_mode, logged_in
 

@@ -84,7 +84,9 @@ class Checkpoints:
         remove_partial(self.folder)
         with whole_folder(self.path(step)) as scratch:
             write(scratch)
-            sizes = {p.relative_to(scratch).as_posix(): p.stat().st_size for p in scratch.rglob("*") if p.is_file()}
+            sizes = {
+                p.relative_to(scratch).as_posix(): p.stat().st_size for p in scratch.rglob("*") if p.is_file()
+            }
             write_json(scratch / MANIFEST, {"step": step, "epoch_end": epoch_end, "files": sizes})
         return self.path(step)
 
@@ -152,7 +154,8 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
     if resume is None:
         if any(own.folder.glob("step-*")):
             raise ConfigError(
-                "output_dir", f"{run_dir} already holds a run; add resume=auto to go on with it, or name another folder"
+                "output_dir",
+                f"{run_dir} already holds a run; add resume=auto to go on with it, or name another folder",
             )
         return None
     if resume == "auto":

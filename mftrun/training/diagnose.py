@@ -63,15 +63,17 @@ def _faults(accelerator: Accelerator, model: nn.Module, batch: Batch) -> tuple[s
         nll = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids).nll
     bad = ~torch.isfinite(nll.detach())
     if bad.any():
-        return "loss", batch.sample_ids[bad].unique().tolist()
+        return "loss", torch.unique(batch.sample_ids[bad]).tolist()
     nll.sum().backward()
     gradients = (p.grad for p in model.parameters() if p.grad is not None)
     finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
     model.zero_grad()
-    return "gradient", [] if finite else batch.sample_ids.unique().tolist()
+    return "gradient", [] if finite else torch.unique(batch.sample_ids).tolist()
 
 
-def _message(everything: list[tuple[list[str], list[tuple[str, str]]]], step: int, checkpoint: Path | None) -> str:
+def _message(
+    everything: list[tuple[list[str], list[tuple[str, str]]]], step: int, checkpoint: Path | None
+) -> str:
     kinds = sorted({kind for found, _ in everything for kind in found}) or ["gradient"]
     places = [place for _, found in everything for place in found]
     tasks = sorted({task for task, _ in places})
@@ -88,5 +90,3 @@ def _message(everything: list[tuple[list[str], list[tuple[str, str]]]], step: in
         f"No weight was changed by this step; {back}. "
         "Look at these samples, or lower optimizer.lr or train.max_grad_norm."
     )
-
-

@@ -40,7 +40,9 @@ class Evaluator:
         self._plan = plan
         self._pad_id = pad_id
         ranks = accelerator.num_processes
-        self._window = plan.window(0, accelerator.process_index, ranks, micro_batch_size) if plan.rows.num_rows else []
+        self._window = (
+            plan.window(0, accelerator.process_index, ranks, micro_batch_size) if plan.rows.num_rows else []
+        )
 
     def losses(self, model: nn.Module, stop: StopRequest) -> dict[str, float] | None:
         """Validation loss of every task that has validation targets, in nats per token.
@@ -82,4 +84,8 @@ class Evaluator:
             return None
         whole = TaskSums(len(self._store.tasks), torch.device("cpu"))
         whole.load_vector(total[:-1])
-        return {name: mean for name, mean in zip(self._store.tasks, whole.means(), strict=True) if mean is not None}
+        return {
+            name: mean
+            for name, mean in zip(self._store.tasks, whole.means(), strict=True)
+            if mean is not None
+        }

@@ -1,4 +1,4 @@
-"""This rank's share of every global batch, by epoch and batch number."""
+"""A rank's share of every global batch, by epoch and batch number."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Feed:
         # Two epochs at a time: the running one, and the one before it that an error report may look at.
         self._plan = lru_cache(maxsize=2)(planner.epoch)
 
-    def ballot(self, epoch: int, batch: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int, int]:
+    def ballot(
+        self, epoch: int, batch: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int, int]:
         """What this rank's window holds: targets [K], samples [K], tokens, positions. Reads no token."""
         plan, window = self._plan(epoch), self._rows(epoch, batch)
         targets, samples = window_counts(self._store, plan.rows, window, len(self.tasks))

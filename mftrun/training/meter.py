@@ -129,7 +129,8 @@ class Meter:
 
     def _reduced(self) -> torch.Tensor:
         local = torch.cat([self._sums.vector(), self._scalars])
-        return self._accelerator.reduce(local, reduction="sum")
+        total: torch.Tensor = self._accelerator.reduce(local, reduction="sum")
+        return total
 
     def _reduced_means(self) -> tuple[list[float], dict[str, float]]:
         vector = self._reduced().cpu()

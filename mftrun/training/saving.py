@@ -99,8 +99,8 @@ class Saver:
             self.checkpoints.prune(progress.best_step)
         except OSError as error:
             log.error(
-                "the checkpoint of step %d could not be saved (%s). Training goes on; earlier checkpoints are "
-                "untouched. Free some space under %s, or lower checkpoint.keep_last.",
+                "the checkpoint of step %d could not be saved (%s). Training goes on; earlier checkpoints "
+                "are untouched. Free some space under %s, or lower checkpoint.keep_last.",
                 progress.step,
                 error,
                 self.checkpoints.folder,
@@ -111,7 +111,8 @@ class Saver:
     def _restore_random(self, states: list[dict[str, Any]]) -> None:
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
         if len(states) != ranks:
-            log.warning("saved by %d ranks, resumed by %d: dropout draws other masks from here", len(states), ranks)
+            log.warning(
+                "saved by %d ranks, resumed by %d: dropout draws other masks from here", len(states), ranks
+            )
         if rank < len(states):
             snapshot.set_random_state(states[rank])
-

@@ -83,7 +83,9 @@ class Constant(Warmup):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_lr:
-            raise ConfigError("scheduler.min_lr", "a constant schedule never falls; use scheduler=cosine or linear")
+            raise ConfigError(
+                "scheduler.min_lr", "a constant schedule never falls; use scheduler=cosine or linear"
+            )
 
     def _remaining(self, done: float) -> float:
         return 1.0

@@ -40,7 +40,8 @@ def accumulate(
     """Adds the gradient of this rank's window to the parameters, and its losses to ``meter``.
 
     The shares of all micro-batches and ranks add up to the objective of the global batch. Ranks exchange
-    gradients once, in the last backward; DDP averages them, so each share is multiplied by the number of ranks.
+    gradients once, in the last backward; DDP averages them, so each share is multiplied by the number of
+    ranks.
 
     Args:
         accelerator: Joins the ranks.

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from mftrun.launch import StopRequest
     from mftrun.losses.objective import Objective
     from mftrun.schema import CheckpointConfig, EvaluationConfig, TrainConfig
+    from mftrun.tracking.base import Tracker
     from mftrun.training.evaluation import Evaluator
     from mftrun.training.feed import Feed
     from mftrun.training.saving import Saver
     from mftrun.training.schedulers import Scheduler
     from mftrun.training.stopping import EarlyStopping
-    from mftrun.tracking.base import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -29,5 +29,9 @@ def test_a_new_and_a_missing_key_are_changes():
 
 
 def test_how_the_batch_is_split_and_what_is_shown_may_change():
-    new = {**CONFIG, "train": {"micro_batch_size": 8, "max_steps": 10}, "tracker": {"wandb": {"mode": "offline"}}}
+    new = {
+        **CONFIG,
+        "train": {"micro_batch_size": 8, "max_steps": 10},
+        "tracker": {"wandb": {"mode": "offline"}},
+    }
     refuse_changes(CONFIG, new)

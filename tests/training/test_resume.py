@@ -50,7 +50,10 @@ def metrics(run):
 
 def assert_same_run(found, expected):
     name = f"checkpoints/step-{STEPS:08d}"
-    ours, theirs = load_file(found / name / "weights.safetensors"), load_file(expected / name / "weights.safetensors")
+    ours, theirs = (
+        load_file(found / name / "weights.safetensors"),
+        load_file(expected / name / "weights.safetensors"),
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for file in ("optimizer.pt", "state.pt"):
@@ -93,7 +96,7 @@ def test_kill_loses_only_the_steps_since_the_last_checkpoint(tasks_dir, tmp_path
         train(tmp_path, *base, *strike(9, signal.SIGKILL))
     train(tmp_path, *base, "resume=auto")
     assert_same_run(tmp_path, whole[adapter])
-    # The record of step 9 was written before the kill, from a checkpoint at 8 on it is dropped and made again.
+    # Step 9 was logged before the kill; going on from a checkpoint at 8, its record is made again.
     assert metrics(tmp_path) == metrics(whole[adapter])
 
 
@@ -103,7 +106,9 @@ def test_kill_in_the_middle_of_a_save_leaves_the_previous_one(tasks_dir, tmp_pat
     with pytest.raises(RankFailed, match="SIGKILL"):
         train(tmp_path, *base, *BOMB, bomb)
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert left == [".partial-step-00000008", "step-00000004", "step-00000005"], "killed while saving the best at 8"
+    assert left == [".partial-step-00000008", "step-00000004", "step-00000005"], (
+        "killed while saving the best at 8"
+    )
     train(tmp_path, *base, "resume=auto")
     assert_same_run(tmp_path, whole["full"])
     assert metrics(tmp_path) == metrics(whole["full"])

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from mftrun.errors import ConfigError
@@ -10,7 +12,7 @@ def test_warms_up_to_the_peak_and_ends_at_min_lr(kind):
     rates = [schedule.rate(step, 100, 1.0) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     assert rates[-1] == pytest.approx(0.1)
-    assert all(later < earlier for earlier, later in zip(rates[9:], rates[10:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates[9:]))
 
 
 def test_cosine_is_halfway_down_in_the_middle():

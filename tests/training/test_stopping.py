@@ -11,7 +11,9 @@ def watch(stopping, *evaluations):
 
 
 def test_watches_the_plain_mean_over_tasks():
-    progress, bests = watch(EarlyStopping(patience=2), {"a": 4.0, "b": 2.0}, {"a": 1.0, "b": 4.0}, {"a": 9.0, "b": 9.0})
+    progress, bests = watch(
+        EarlyStopping(patience=2), {"a": 4.0, "b": 2.0}, {"a": 1.0, "b": 4.0}, {"a": 9.0, "b": 9.0}
+    )
     assert bests == [True, True, False]
     assert (progress.best_value, progress.best_step, progress.stale) == (2.5, 1, 1)
 

@@ -47,7 +47,7 @@ def test_losses_fall_and_the_metric_is_the_best_validation_loss(short):
 
 
 def test_logged_is_what_was_optimized(short):
-    """With loss=mft and equal weights the optimized loss is the mean of the losses of the tasks that are present."""
+    """With loss=mft and equal weights the optimized loss is the mean over the tasks that are present."""
     seen = set()
     for record in records(short[0], "train/loss"):
         tasks = {name: record[f"train/loss/{name}"] for name in TASKS if f"train/loss/{name}" in record}
@@ -115,7 +115,12 @@ def test_an_adapter_is_saved_alone_and_loads_with_its_base(tasks_dir, tmp_path):
 
 def test_epochs_end_where_the_data_ends(tasks_dir, tmp_path):
     """Every target token once an epoch; each epoch's end is kept although only the newest is asked for."""
-    settings = ["train.epochs=2", "train.max_steps=null", "checkpoint.every_epoch=true", "checkpoint.keep_last=1"]
+    settings = [
+        "train.epochs=2",
+        "train.max_steps=null",
+        "checkpoint.every_epoch=true",
+        "checkpoint.keep_last=1",
+    ]
     train(tmp_path, *overrides_for(tasks_dir, *settings, "checkpoint.keep_best=false"))
     *_, last = checkpoints(tmp_path)
     progress = json.loads((tmp_path / "checkpoints" / f"step-{last:08d}" / "progress.json").read_text())
@@ -204,7 +209,10 @@ def test_saving_memory_changes_no_loss(tasks_dir, tmp_path, setting):
     base = overrides_for(tasks_dir, "train.max_steps=3", "train.log_every=1")
     for name, more in {"plain": [], "other": [setting]}.items():
         train(tmp_path / name, *base, *more)
-    plain, other = ([record["train/loss"] for record in records(tmp_path / name, "train/loss")] for name in ("plain", "other"))
+    plain, other = (
+        [record["train/loss"] for record in records(tmp_path / name, "train/loss")]
+        for name in ("plain", "other")
+    )
     assert other == pytest.approx(plain, rel=1e-5)
 
 
@@ -212,6 +220,9 @@ def test_bf16_trains_close_to_fp32(tasks_dir, tmp_path):
     base = overrides_for(tasks_dir, "train.max_steps=4", "train.log_every=1")
     for precision in ("fp32", "bf16"):
         train(tmp_path / precision, *base, f"train.precision={precision}")
-    exact, half = ([record["train/loss"] for record in records(tmp_path / name, "train/loss")] for name in ("fp32", "bf16"))
+    exact, half = (
+        [record["train/loss"] for record in records(tmp_path / name, "train/loss")]
+        for name in ("fp32", "bf16")
+    )
     assert half == pytest.approx(exact, rel=2e-2)
     assert half != exact

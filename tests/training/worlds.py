@@ -35,7 +35,7 @@ NORMALIZATIONS = {
 
 
 def write_store(folder: Path) -> TokenStore:
-    """Eight samples of very different sizes; the third task has one, so most micro-batches and one rank lack it."""
+    """Eight samples of different sizes; the third task has one, so most micro-batches and a rank lack it."""
     random = np.random.default_rng(3)
     tasks, lengths = [0, 0, 0, 0, 0, 1, 1, 2], [30, 11, 24, 9, 17, 5, 21, 13]
     entries = []

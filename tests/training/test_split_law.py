@@ -42,7 +42,9 @@ def test_packing_does_not_matter(store, normalization):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_ranks_do_not_matter(store, normalization):
     split = Split(store, normalization, 2)
-    assert any(worlds.lacks_a_task(split, rank, 2) for rank in range(2)), "the case must include a rank without a task"
+    assert any(worlds.lacks_a_task(split, rank, 2) for rank in range(2)), (
+        "the case must include a rank without a task"
+    )
     assert_same(run(split, ranks=2), run(Split(store, normalization, 8)))
 
 

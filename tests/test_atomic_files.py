@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mftrun.tracking.files import write_atomically
+from mftrun.files import write_atomically
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
