@@ -1,10 +1,52 @@
 """Whole runs for tests: composed as on the command line, small enough to end in seconds."""
 
+import json
+import random
 from pathlib import Path
 
 from mftrun.build import build
 from mftrun.compose import compose
 from mftrun.schema import check
+
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lamda",
+    "mu",
+    "nu",
+    "xi",
+    "omicron",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+]
+
+
+def write_task(folder, name, size, longest=12, seed=0):
+    """A task whose answer is its question backwards, as a folder of JSONL."""
+    chosen = random.Random(f"{seed}-{name}")
+    lines = []
+    for _ in range(size):
+        words = chosen.choices(WORDS, k=chosen.randint(1, longest))
+        rounds = [
+            {"role": "human", "content": f"{name}: {' '.join(words)}"},
+            {"role": "bot", "content": " ".join(reversed(words))},
+        ]
+        lines.append(json.dumps({"chat_rounds": rounds}))
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
 
 SMALL = [
     "tracker=none",

@@ -363,7 +363,7 @@ def test_a_resumed_run_needs_its_sources_no_more(run, write_jsonl, caplog):
     path.unlink()
     assert run(tasks, resume=True).reused
     assert str(path) in caplog.text
-    with pytest.raises(DataError, match="missing|no such|exist"):
+    with pytest.raises(DataError, match=r"missing|no such|exist"):
         run(tasks)
 
 

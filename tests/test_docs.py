@@ -1,0 +1,70 @@
+"""Every command in README.md and docs/ runs, with the user's folders replaced by small ones."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import SMALL, overrides_for, train, write_task
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHORT = ["train.max_steps=2", "tracker.wandb=null", "++data.max_length=96", "train.global_batch_size=4"]
+
+
+def commands(page):
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("python -m mftrun")]
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a small Llama, two tasks, and a finished run named `first`."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("text2code", "unit_tests", "text2code_valid"):
+        write_task(folder / "data", name, 30)
+    train(folder / "base", *overrides_for(folder / "data", "train.max_steps=1"))
+    (folder / "models").mkdir()
+    (folder / "base" / "model").rename(folder / "models" / "my-llama")
+    return folder
+
+
+def test_the_documents_hold_commands():
+    assert len(COMMANDS) > 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_documents(home, command):
+    _, _, _, *arguments = shlex.split(command)
+    arguments = [re.sub(r"(?<=[=\[,])/(?=models|data)", f"{home}/", argument) for argument in arguments]
+    if "rerun=runs/first" in arguments and not (home / "runs" / "first" / "config.yaml").exists():
+        run(home, ["output_dir=runs/first", *small(["output_dir=runs/first"])])
+    done = run(home, [*arguments, *small(arguments)])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def small(arguments):
+    """What makes a command short: fewer steps, a smaller model where it is ours."""
+    if any(argument.startswith("--") for argument in arguments):
+        return []
+    if any(argument.startswith("rerun=") for argument in arguments):
+        return ["train.max_steps=2"]
+    own = [] if any(argument.startswith("model=") for argument in arguments) else SMALL[1:5]
+    fallback = (
+        [] if any(argument.startswith("data.") for argument in arguments) else ["data.on_overlong=truncate"]
+    )
+    return [*own, *fallback, *SHORT]
+
+
+def run(home, arguments):
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "mftrun", *arguments]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
