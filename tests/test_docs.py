@@ -56,11 +56,10 @@ def small(arguments):
         return []
     if any(argument.startswith("rerun=") for argument in arguments):
         return ["train.max_steps=2"]
-    own = [] if any(argument.startswith("model=") for argument in arguments) else SMALL[1:5]
-    fallback = (
-        [] if any(argument.startswith("data.") for argument in arguments) else ["data.on_overlong=truncate"]
-    )
-    return [*own, *fallback, *SHORT]
+    groups = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
+    model = [] if "model" in groups else SMALL[1:5]
+    data = [] if "data" in groups else ["data.on_overlong=truncate"]
+    return [*model, *data, *SHORT]
 
 
 def run(home, arguments):

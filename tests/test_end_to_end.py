@@ -142,7 +142,10 @@ BAD_COMMANDS = {
     "missing folder": (["data.tasks.x.path=nowhere"], r"nowhere"),
     "empty file": (["data.tasks.x.path=empty.jsonl"], r"empty\.jsonl.*empty"),
     "two of one name": (["data.paths=[task,other/task]"], r"two tasks are named task"),
-    "weight of nobody": (["data.paths=[task]", "loss.weighting.weights.tsk=2"], r"loss\.weighting\.weights\.tsk.*task"),
+    "weight of nobody": (
+        ["data.paths=[task]", "loss.weighting.weights.tsk=2"],
+        r"loss\.weighting\.weights\.tsk.*task",
+    ),
     "too long": (["data.paths=[task]", "data.max_length=12"], r"train\.jsonl:\d+.*data\.max_length"),
     "too few to split": (["data.paths=[task]", "data.valid_min=25"], r"data\.valid_min"),
     "file in the way": (["data.paths=[task]", "output_dir=empty.jsonl"], r"output_dir.*empty\.jsonl"),
@@ -152,7 +155,10 @@ BAD_COMMANDS = {
     "unknown option": (["loss=mff"], r"mft"),
     "no path": (["model=llama"], r"model\.path"),
     "not a model": (["model=llama", "model.path=task"], r"model\.path.*config\.json"),
-    "two ranks of one": (["distributed=single", "distributed.num_processes=2"], r"distributed\.num_processes"),
+    "two ranks of one": (
+        ["distributed=single", "distributed.num_processes=2"],
+        r"distributed\.num_processes",
+    ),
     "no such checkpoint": (["data.paths=[task]", "resume=nowhere"], r"resume.*nowhere"),
 }
 

@@ -1,14 +1,13 @@
 """Plans: which rows each optimizer step trains, and how ranks and micro-batches share them.
 
 A plan is a function of the data, the seed and the epoch. The number of ranks and the micro-batch size only
-say how a global batch is dealt out, so a run's place in its data is two numbers (`Position`) and may be
+say how a global batch is dealt out, so a run's place in its data is two numbers, epoch and batch, and may be
 taken up by another number of ranks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +58,6 @@ class EpochPlan:
         return [rows[start : start + turn][rank::world_size] for start in range(0, len(rows), turn)]
 
 
-@dataclass(frozen=True, order=True)
-class Position:
-    """The next global batch to train: all that a checkpoint needs to keep about the data order."""
-
-    epoch: int = 0
-    batch: int = 0
-
-
 @dataclass(frozen=True, eq=False)
 class Planner:
     """Makes the plan of any epoch.
@@ -108,19 +99,6 @@ class Planner:
             return steps
         # 1.1 - 1 is a little more than 0.1 and must not cost a step.
         return steps + math.ceil((epochs - whole) * self.epoch(whole).num_batches - 1e-9)
-
-    def batches(self, start: Position) -> Iterator[tuple[Position, EpochPlan]]:
-        """Yield the global batches from `start` on, epoch after epoch, without end.
-
-        A `start` past the last batch of its epoch means the first batch of the next.
-        """
-        epoch, first = start.epoch, start.batch
-        while True:
-            plan = self.epoch(epoch)
-            assert plan.num_batches, "preparing the data refuses to leave none"
-            for batch in range(first, plan.num_batches):
-                yield Position(epoch, batch), plan
-            epoch, first = epoch + 1, 0
 
 
 def evaluation_plan(lengths: Int64Array, rows: RowBuilder, max_length: int) -> EpochPlan:

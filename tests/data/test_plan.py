@@ -1,12 +1,11 @@
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mftrun.data.mixture import Proportional, Sampler
-from mftrun.data.plan import EpochPlan, Planner, Position, evaluation_plan
+from mftrun.data.plan import EpochPlan, Planner, evaluation_plan
 from mftrun.data.rows import Packing, Padding, RowBuilder
 
 BUILDERS = [Packing(), Padding()]
@@ -120,21 +119,6 @@ def test_float_epochs_cost_no_step() -> None:
 
 
 @pytest.mark.parametrize("rows", BUILDERS, ids=str)
-def test_starting_in_the_middle_continues_the_same_sequence(rows: RowBuilder) -> None:
-    def sequence(start: Position, count: int) -> list[tuple[Position, list[int]]]:
-        walk = islice(planner(rows).batches(start), count)
-        return [(at, plan.rows.segments(plan.rows_of(at.batch))[0].tolist()) for at, plan in walk]
-
-    whole = sequence(Position(), 40)
-    assert [at for at, _ in whole] == sorted({at for at, _ in whole})
-    assert whole[-1][0].epoch >= 1
-    for k, (at, _) in enumerate(whole):
-        assert sequence(at, 40 - k) == whole[k:]
-    ended = Position(0, planner(rows).epoch(0).num_batches)
-    assert sequence(ended, 1)[0][0] == Position(1, 0)
-
-
-@pytest.mark.parametrize("rows", BUILDERS, ids=str)
 def test_other_ranks_take_up_exactly_the_rest(rows: RowBuilder) -> None:
     plan = planner(rows).epoch(0)
     assert plan.num_batches > 4
@@ -155,8 +139,3 @@ def test_evaluation_sees_every_sample_once(rows: RowBuilder, world: int, micro: 
     assert len({len(window) for window in windows}) == 1
     again = evaluation_plan(lengths, rows, max_length=64)
     assert np.array_equal(plan.rows.samples, again.rows.samples)
-
-
-def test_a_planner_without_samples_is_our_mistake() -> None:
-    with pytest.raises(AssertionError, match="preparing"):
-        next(planner(Padding(), samples=0).batches(Position()))
