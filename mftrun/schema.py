@@ -86,6 +86,7 @@ class CheckpointConfig:
         every_epoch: Save at every epoch's end; these are never removed.
         keep_last: How many of the newest to keep.
         keep_best: Keep the one of the best evaluation.
+        export_best: The final model is that of the best evaluation instead of the last step.
         allow_changed_config: Resume although keys changed that alter the course of training.
     """
 
@@ -94,6 +95,7 @@ class CheckpointConfig:
     every_epoch: bool
     keep_last: Positive
     keep_best: bool
+    export_best: bool
     allow_changed_config: bool
 
 
@@ -258,6 +260,8 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
         raise ConfigError("train.max_steps", "is null, and so is train.epochs: the run would never end")
     if stopping.patience is not None and config.evaluation.every is None:
         raise ConfigError("evaluation.every", "early stopping needs evaluations; give the steps between two")
+    if config.checkpoint.export_best and not config.checkpoint.keep_best:
+        raise ConfigError("checkpoint.export_best", "needs checkpoint.keep_best=true")
     if stopping.metric != "mean" and stopping.metric not in tasks:
         problem = f"{stopping.metric} is neither mean nor a task"
         raise ConfigError(

@@ -33,6 +33,8 @@ def complete(run: Run) -> None:
     if not run.accelerator.is_main_process:
         return
     summary = _summary(run)
+    if run.config.checkpoint.export_best:
+        _back_to_best(run)
     try:
         export(run, summary)
         plot_curves(run.metrics.records(), run.trainer.parts.feed.tasks, run.layout.curves)
@@ -43,6 +45,15 @@ def complete(run: Run) -> None:
             "The last checkpoint is kept: free some space, then run the same command with resume=auto."
         ) from error
     run.summary = summary
+
+
+def _back_to_best(run: Run) -> None:
+    saver, best = run.trainer.parts.saver, run.trainer.progress.best_step
+    if best is None or not saver.checkpoints.holds(best):
+        log.warning("the final model is that of the last step: no best checkpoint was saved")
+        return
+    saver.load_weights(saver.checkpoints.path(best))
+    log.info("the final model is that of step %d, the best evaluation", best)
 
 
 def export(run: Run, summary: Summary) -> None:

@@ -80,6 +80,11 @@ class Meter:
         self._reset()
         return record
 
+    @property
+    def pending(self) -> bool:
+        """Whether steps have been counted since the last record."""
+        return self._steps > 0
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Keeps the time of what is not training (evaluation, saving) out of the speed."""

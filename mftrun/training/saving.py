@@ -75,16 +75,24 @@ class Saver:
         Raises:
             ConfigError: The checkpoint belongs to another model.
         """
-        try:
-            snapshot.load_weights(self._model, checkpoint)
-        except ValueError as error:
-            raise ConfigError("resume", str(error)) from error
+        self.load_weights(checkpoint)
         self._optimizer.load_state_dict(snapshot.load_object(checkpoint / snapshot.OPTIMIZER))
         state = snapshot.load_object(checkpoint / snapshot.STATE)
         self._objective.load_state_dict(state["objective"])
         meter.load_state(state["meter"])
         self._restore_random(state["random"])
         return Progress.from_dict(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Brings the model alone back to ``checkpoint``.
+
+        Raises:
+            ConfigError: The checkpoint belongs to another model.
+        """
+        try:
+            snapshot.load_weights(self._model, checkpoint)
+        except ValueError as error:
+            raise ConfigError("resume", str(error)) from error
 
     def _write(self, progress: Progress, state: dict[str, Any], epoch_end: bool) -> None:
         def fill(folder: Path) -> None:

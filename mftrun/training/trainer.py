@@ -112,8 +112,8 @@ class Trainer:
             MftrunError: The loss or the gradient is not finite.
         """
         with self.parts.stop.graceful():
-            if self._evaluation_pending():
-                self._evaluate()
+            if self._evaluation_pending() and self._evaluate():
+                self._save()
             finished = self._steps() and not self._evaluation_pending()
             self._save()
         return finished
@@ -161,6 +161,8 @@ class Trainer:
             self._save(epoch_end=keep)
         if self.parts.early_stopping.exhausted(self.progress):
             log.info("stopping early: no improvement in %d evaluations", self.progress.stale)
+            if self.meter.pending:
+                self._log()
 
     def _advance(self, agreement: Agreement) -> None:
         progress, feed = self.progress, self.parts.feed
@@ -194,7 +196,9 @@ class Trainer:
             return False
         best = self.parts.early_stopping.observe(self.progress, losses)
         self.parts.tracker.log(self.progress.step, validation_record(losses))
-        return best and self._checkpoint.keep_best and self.progress.step > 0
+        # The untrained model is worth a checkpoint only where it may become the final one.
+        worth = self.progress.step > 0 or self._checkpoint.export_best
+        return best and self._checkpoint.keep_best and worth
 
     def _save_wanted(self) -> bool:
         minutes = self._checkpoint.every_minutes

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from runs import overrides_for, train
+from safetensors.torch import load_file
 
 from mftrun.data.store import TokenStore
 from mftrun.errors import ConfigError
@@ -138,6 +139,18 @@ def test_stops_early_when_the_watched_task_no_longer_improves(tasks_dir, tmp_pat
     train(tmp_path, *overrides_for(tasks_dir, *watch, *never))
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 4
     assert (tmp_path / "model").is_dir()
+
+
+def test_the_best_model_can_be_the_final_one(tasks_dir, tmp_path):
+    """A learning rate that ruins the model after a good start."""
+    ruin = ["train.max_steps=8", "evaluation.every=2", "optimizer.lr=3.0", "scheduler.warmup_steps=8"]
+    train(tmp_path, *overrides_for(tasks_dir, *ruin, "checkpoint.export_best=true", "checkpoint.keep_last=1"))
+    progress = json.loads((tmp_path / "checkpoints" / "step-00000008" / "progress.json").read_text())
+    best = tmp_path / "checkpoints" / f"step-{progress['best_step']:08d}"
+    assert best.name != "step-00000008"
+    final = load_file(tmp_path / "model" / "model.safetensors")
+    saved = load_file(best / "weights.safetensors")
+    assert all(torch.equal(final[name.removeprefix("model.")], saved[name]) for name in saved)
 
 
 def test_a_loss_that_is_not_finite_names_task_and_samples(tasks_dir, tmp_path):
