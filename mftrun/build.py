@@ -252,7 +252,7 @@ def _completed(partial: functools.partial[Any], key: str, runtime: Mapping[str, 
 def _refused(error: BaseException, key: str, path: str) -> NoReturn:
     """A constructor's refusal of a value is the user's to mend; anything else is ours, with its traceback."""
     if isinstance(error, MftrunError) or not isinstance(error, ValueError):
-        raise error
+        raise error from None
     raise ConfigError(key, f"{path} refuses its values: {error}") from error
 
 

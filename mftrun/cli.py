@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from mftrun.compose import resolved
 from mftrun.errors import ConfigError
 from mftrun.explain import explanation
 from mftrun.files import write_atomically
+from mftrun.lock import locked
 from mftrun.paths import CONFIG_FILE, resource_dir
 from mftrun.rerun import config_name
 
@@ -76,10 +78,14 @@ def run(cfg: DictConfig) -> float | None:
     try:
         return _run(cfg, run_dir)
     except Stopped as stop:
-        _log.warning("%s; go on with: python -m mftrun rerun=%s resume=%s", stop, run_dir, run_dir)
+        _log.warning("%s; %s", stop, _way_on(run_dir))
         raise SystemExit(stop.exit_code) from None  # ends a sweep, too
+    except KeyboardInterrupt:
+        _log.warning("stopped by Ctrl-C; %s", _way_on(run_dir))
+        raise
     except Exception as error:
         _log_error(error, run_dir)
+        _leave_no_empty_run(run_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # the sweep goes on with its other jobs, and ends with this error
         raise SystemExit(1) from error
@@ -93,20 +99,43 @@ def _run(cfg: DictConfig, run_dir: Path) -> float | None:
     config = resolved(cfg, run_dir)
     allowed = check(config).allowed_targets
     job = build(config["job"], Job, "job", allowed=allowed)
-    _save(config, run_dir)
-    metric: float | None = job.run(config, run_dir)
+    with locked(run_dir):
+        _save(config, run_dir)
+        metric: float | None = job.run(config, run_dir)
     return metric
 
 
+def _way_on(run_dir: Path) -> str:
+    from mftrun.training.checkpoint import Checkpoints
+
+    if Checkpoints(run_dir).newest() is None:
+        return "there is no checkpoint yet: start again"
+    return f"go on with: python -m mftrun rerun={run_dir} resume={run_dir}"
+
+
+def _leave_no_empty_run(run_dir: Path) -> None:
+    """A command that was refused before it started leaves no folder; a sweep keeps the log of each job."""
+    left = {path.name for path in run_dir.iterdir()}
+    if HydraConfig.get().mode == RunMode.RUN and left <= {".hydra", f"{HydraConfig.get().job.name}.log"}:
+        shutil.rmtree(run_dir)
+
+
 def _save(config: dict[str, Any], run_dir: Path) -> None:
-    """Writes RUN/config.yaml. A resumed run keeps its own, unless a change of it was asked for."""
+    """Writes RUN/config.yaml. A resumed run keeps its own, unless a change of it was asked for.
+
+    The permission to change is for this once: whoever repeats or resumes the run later is asked again.
+    """
     from omegaconf import OmegaConf
 
-    path = run_dir / CONFIG_FILE
-    if path.exists() and not config["checkpoint"]["allow_changed_config"]:
+    from mftrun.training.checkpoint import Checkpoints
+
+    path, checkpoint = run_dir / CONFIG_FILE, config["checkpoint"]
+    resumes = config["resume"] is not None and Checkpoints(run_dir).newest() is not None
+    if path.exists() and resumes and not checkpoint["allow_changed_config"]:
         return
+    saved = {**config, "checkpoint": {**checkpoint, "allow_changed_config": False}}
     try:
-        write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(saved)))
     except OSError as error:
         raise ConfigError("output_dir", f"cannot write {path}: {error.strerror}") from error
 

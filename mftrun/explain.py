@@ -51,7 +51,9 @@ def _null_group(arguments: Sequence[str]) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()  # an error may come back as the context of its own cause
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         # OmegaConf hides what a resolver raised; elsewhere what is suppressed stays so.
         hidden = isinstance(error, OmegaConfBaseException) or not error.__suppress_context__

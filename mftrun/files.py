@@ -60,6 +60,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{path.name}")
     shutil.rmtree(partial, ignore_errors=True)
+    _finish_swap(path)
     try:
         partial.mkdir()
         yield partial
@@ -81,19 +82,35 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = path.with_name(f"{PARTIAL}old-{path.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    path.rename(old)
+    path.rename(_old(path))
     new.rename(path)
-    shutil.rmtree(old)
+    shutil.rmtree(_old(path))
+
+
+def _finish_swap(path: Path) -> None:
+    """Mends what a kill between the renames of a swap has left: the old folder goes back, or goes away."""
+    if _old(path).exists() and not path.exists():
+        _old(path).rename(path)
+    shutil.rmtree(_old(path), ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".replaced-{path.name}")
 
 
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(0o666 & ~_umask())  # some libraries write for the owner alone
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
     _sync_folder(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mftrun.errors import ConfigError
+from mftrun.lock import is_locked
 from mftrun.training.checkpoint import FOLDER, Checkpoints, fault_of
 
 RUNS = Path("runs")
@@ -56,10 +59,25 @@ def sweep_dir(name: Any, output_dir: Any) -> str:
 
 
 def job_subdir(number: int, overrides: str) -> str:
-    """Folder name of one job of a multirun: its number and its overrides, safe as a file name."""
-    short = (_last_component(override) for override in overrides.split(","))
+    """Folder name of one job of a multirun: its number and what was swept, safe as a file name."""
+    swept = _swept_keys(sys.argv[1:])
+    chosen = (one for one in overrides.split(",") if not swept or one.partition("=")[0] in swept)
+    short = (_last_component(override) for override in chosen)
     name = re.sub(r"[^\w.=+-]+", "-", ",".join(filter(None, short)).replace(",", "_"))
     return f"{number}_{name}"[:_MAX_JOB_NAME].rstrip("_-.")
+
+
+def _swept_keys(arguments: Sequence[str]) -> set[str]:
+    """The keys of a command line that were given several values."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    given = [one for one in arguments if not one.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(given)
+    except OverrideParseException:  # not our command line: another program composes
+        return set()
+    return {one.get_key_element().lstrip("+") for one in parsed if one.is_sweep_override()}
 
 
 def _last_component(override: str) -> str:
@@ -83,6 +101,7 @@ def _resumed_run(runs: Path, resume: Any) -> Path | None:
 
 def _newest_unfinished(runs: Path) -> Path | None:
     started = (path.parent for path in runs.glob(f"*/{FOLDER}") if not (path.parent / SUMMARY).exists())
+    started = (run for run in started if not is_locked(run))
     newest = [(point.stat().st_mtime, run) for run in started if (point := Checkpoints(run).newest())]
     return max(newest)[1].absolute() if newest else None
 
@@ -101,7 +120,7 @@ def _run_of(path: Path) -> Path:
 
 
 def _explicit(path: Path, resume: Any) -> Path:
-    if resume is None and (path / CONFIG_FILE).exists():
+    if resume is None and (any(path.glob(f"{FOLDER}/step-*")) or (path / SUMMARY).exists()):
         raise ConfigError(
             "output_dir",
             f"{path} already holds a run; go on with it by resume=auto, or choose another folder",

@@ -180,7 +180,7 @@ class RunConfig:
 
 _TYPES: dict[str, Any] = {
     "name": Annotated[str, Field(min_length=1)],
-    "seed": Natural,
+    "seed": Annotated[int, Field(ge=0, lt=2**31)],
     "output_dir": str | None,
     "resume": str | None,
     "rerun": str | None,
@@ -269,7 +269,19 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
         )
     if config.data.valid_min > config.data.valid_max:
         raise ConfigError("data.valid_min", f"is above data.valid_max={config.data.valid_max}")
+    if stopping.patience is not None and not _validates(config.data, tasks):
+        raise ConfigError(
+            "evaluation.early_stopping.patience",
+            "there is no validation data to watch; raise data.valid_fraction",
+        )
+    if "mean" in tasks:
+        raise ConfigError("data.tasks.mean", "mean stands for all tasks together; give the task another name")
     _check_weights(config.objects["loss"], tasks)
+
+
+def _validates(data: DataConfig, tasks: Mapping[str, TaskConfig]) -> bool:
+    splits = data.valid_fraction > 0 and data.valid_max > 0
+    return splits or any(task.valid_path is not None for task in tasks.values())
 
 
 def _check_weights(loss: Mapping[str, Any], tasks: Mapping[str, TaskConfig]) -> None:

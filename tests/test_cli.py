@@ -16,6 +16,7 @@ import yaml
 
 from mftrun import cli, hydra_plugin
 from mftrun.compose import compose
+from mftrun.lock import locked
 from mftrun.paths import job_subdir, resource_dir, run_dir
 
 FAKE = "fake_job_of_tests"
@@ -131,7 +132,7 @@ def test_a_run_has_one_directory_with_config_and_log(run_cli: RunCli) -> None:
     assert run_cli("seed=3") == 0
     (run,) = runs()
     names = {path.name for path in run.iterdir()}
-    assert names == {".hydra", "config.yaml", "mftrun.log", "seen.json"}
+    assert names == {".hydra", ".lock", "config.yaml", "mftrun.log", "seen.json"}
     assert yaml.safe_load((run / "config.yaml").read_text()) == seen(run)
     assert seen(run)["seed"] == 3
     assert seen(run)["output_dir"] == str(run.absolute())
@@ -161,9 +162,25 @@ def test_relative_paths_are_saved_absolute(run_cli: RunCli, folder: Path) -> Non
 def test_output_dir_wins_and_is_not_used_twice(run_cli: RunCli, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("output_dir=here") == 0
     assert Path("here/seen.json").exists()
+    Path("here/checkpoints/step-00000001").mkdir(parents=True)
     assert run_cli("output_dir=here", "seed=9") == 1
     assert "output_dir: " in capsys.readouterr().err
     assert seen(Path("here"))["seed"] == 0
+
+
+def test_a_folder_in_which_nothing_was_trained_is_used_again(run_cli: RunCli) -> None:
+    assert run_cli("output_dir=here") == 0
+    assert run_cli("output_dir=here", "seed=9") == 0
+    assert seen(Path("here"))["seed"] == 9
+    assert "seed: 9" in Path("here/config.yaml").read_text()
+
+
+def test_two_processes_do_not_share_a_folder(run_cli: RunCli, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("here").mkdir()
+    with locked(Path("here")):
+        assert run_cli("output_dir=here") == 1
+        assert "another process is running" in capsys.readouterr().err
+    assert run_cli("output_dir=here") == 0
 
 
 @pytest.mark.parametrize("place", ["file/run", "file", "/proc/nowhere/run"])

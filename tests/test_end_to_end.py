@@ -28,9 +28,8 @@ def start(folder, *arguments):
 
 def run(folder, *arguments):
     command = [*COMMAND, *arguments]
-    return subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(command, cwd=folder, **pipes, check=False, timeout=120)
 
 
 def read_until(process, pattern):
@@ -138,6 +137,16 @@ def test_a_bad_line_stops_before_any_model_and_is_named(tmp_path, name):
     assert "parameters are trained" not in done.stdout
 
 
+def test_a_second_start_in_the_same_folder_waits_for_nobody(tasks_dir, tmp_path):
+    first = start(tmp_path, *console(tasks_dir, *LONG, "output_dir=run"))
+    read_until(first, r"step +1/")
+    second = run(tmp_path, *console(tasks_dir, *LONG, "output_dir=run", "resume=auto"))
+    assert second.returncode == 1
+    assert "another process is running" in second.stdout
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+
+
 BAD_COMMANDS = {
     "missing folder": (["data.tasks.x.path=nowhere"], r"nowhere"),
     "empty file": (["data.tasks.x.path=empty.jsonl"], r"empty\.jsonl.*empty"),
@@ -155,6 +164,16 @@ BAD_COMMANDS = {
     "unknown option": (["loss=mff"], r"mft"),
     "no path": (["model=llama"], r"model\.path"),
     "not a model": (["model=llama", "model.path=task"], r"model\.path.*config\.json"),
+    "value of a constructor": (["optimizer.lr=-1.0"], r"optimizer\.lr.*above 0"),
+    "falling upwards": (["scheduler.min_lr=1.0"], r"scheduler\.min_lr.*optimizer\.lr"),
+    "nothing to watch": (
+        ["data.valid_fraction=0", "evaluation.early_stopping.patience=1"],
+        r"early_stopping\.patience.*valid_fraction",
+    ),
+    "validated on training data": (
+        ["data.tasks.t.path=task", "data.tasks.t.valid_path=task/train.jsonl"],
+        r"data\.tasks\.t\.valid_path",
+    ),
     "two ranks of one": (
         ["distributed=single", "distributed.num_processes=2"],
         r"distributed\.num_processes",
@@ -174,3 +193,4 @@ def test_a_mistake_is_one_clear_message(tmp_path, name):
     assert re.search(message, done.stdout), done.stdout
     assert "Traceback" not in done.stdout
     assert "parameters are trained" not in done.stdout
+    assert not list(tmp_path.glob("runs/mftrun/*/.hydra")), "a refused command leaves no run behind"

@@ -48,3 +48,17 @@ def test_leftovers_are_removed(tmp_path):
     (tmp_path / "c").write_text("x")
     remove_partial(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    (tmp_path / ".replaced-out").mkdir()
+    (tmp_path / ".replaced-out" / "a").write_text("old")
+
+    def fail():
+        with whole_folder(tmp_path / "out"):
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

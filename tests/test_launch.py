@@ -134,9 +134,9 @@ def test_all_ranks_log_to_one_file(tmp_path):
     run(workers.log_lines, log_file=log_file)
     text = log_file.read_text()
     assert text.startswith("line of the parent\n")
-    assert "[INFO] - info of 0\n" in text
-    assert "[WARNING] - warning of 0\n" in text
-    assert "[WARNING] - [rank 1] warning of 1\n" in text
+    assert " INFO    mftrun.test: info of 0\n" in text
+    assert " WARNING mftrun.test: warning of 0\n" in text
+    assert " WARNING mftrun.test: [rank 1] warning of 1\n" in text
     assert "a python warning" in text
     assert "info of 1" not in text
     assert "chatter" not in text

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from mftrun.data.mixture import Int64Array, permutation
+from mftrun.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +104,10 @@ class Padding:
     """
 
     group_factor: int = 50
+
+    def __post_init__(self) -> None:
+        if self.group_factor < 1:
+            raise ConfigError("rows.group_factor", f"must be 1 or more, not {self.group_factor}")
 
     @property
     def shares_rows(self) -> bool:

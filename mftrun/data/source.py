@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from mftrun.data.sample import ASSISTANT, SYSTEM, USER, Message, Origin, Sample,
 from mftrun.errors import DataError
 
 _ROLES = {"system": SYSTEM, "human": USER, "user": USER, "bot": ASSISTANT, "assistant": ASSISTANT}
+_log = logging.getLogger(__name__)
 _SUFFIX = ".jsonl"
 
 
@@ -86,8 +89,23 @@ class JsonlFolder:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    found = [file for file in folder.rglob(f"*{_SUFFIX}") if file.is_file()]
-    return sorted(file for file in found if not _is_hidden(file.relative_to(folder)))
+    files = [file for file in _walk(folder) if not _is_hidden(file.relative_to(folder))]
+    found = sorted(file for file in files if file.suffix == _SUFFIX)
+    near = sorted(file.name for file in files if _SUFFIX in file.name.lower() and file.suffix != _SUFFIX)
+    if near:
+        _log.warning("%s: not read, as only *%s is: %s", folder, _SUFFIX, ", ".join(near))
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, linked folders included, each folder once."""
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(where) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(where))
+        yield from (path for name in names if (path := Path(where, name)).is_file())
 
 
 def _is_hidden(path: Path) -> bool:

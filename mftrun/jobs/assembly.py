@@ -22,6 +22,7 @@ from mftrun.models.with_nll import ModelWithNll
 from mftrun.schema import RunConfig
 from mftrun.tracking.base import RunInfo, Trackers
 from mftrun.tracking.jsonl import MetricsFile
+from mftrun.tracking.summary import SUMMARY_NAME
 from mftrun.training.checkpoint import Checkpoints, read_manifest
 from mftrun.training.evaluation import Evaluator
 from mftrun.training.feed import Feed
@@ -76,6 +77,8 @@ class Run:
         feed = self.trainer.parts.feed
         info = run_info(self.resolved, self.layout, feed.tasks, feed.total_steps, self.resumed_step)
         if self.accelerator.is_main_process:
+            if (self.resumed_step or 0) < feed.total_steps:
+                (self.layout.run_dir / SUMMARY_NAME).unlink(missing_ok=True)  # unfinished once more
             self.trackers.start(info)
         try:
             yield

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from mftrun.data.report import DataReport
 from mftrun.data.writing import REPORT
 from mftrun.errors import MftrunError
@@ -39,17 +41,17 @@ def complete(run: Run) -> None:
         export(run, summary)
         plot_curves(run.metrics.records(), run.trainer.parts.feed.tasks, run.layout.curves)
         summary.write(run.layout.run_dir)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise MftrunError(
-            f"{run.layout.run_dir}: the results cannot be written ({error.strerror or error}). "
+            f"{run.layout.run_dir}: the results cannot be written ({error}). "
             "The last checkpoint is kept: free some space, then run the same command with resume=auto."
         ) from error
     run.summary = summary
 
 
 def _back_to_best(run: Run) -> None:
-    saver, best = run.trainer.parts.saver, run.trainer.progress.best_step
-    if best is None or not saver.checkpoints.holds(best):
+    saver, best = run.trainer.parts.saver, run.trainer.progress.kept_best_step
+    if best is None or best != run.trainer.progress.best_step:
         log.warning("the final model is that of the last step: no best checkpoint was saved")
         return
     saver.load_weights(saver.checkpoints.path(best))

@@ -16,6 +16,7 @@ from mftrun.data.rows import RowBuilder
 from mftrun.data.source import JsonlFolder, Source
 from mftrun.data.template import Template
 from mftrun.distributed import Strategy
+from mftrun.errors import ConfigError
 from mftrun.files import whole_folder
 from mftrun.jobs.layout import RunLayout
 from mftrun.losses.objective import Objective
@@ -75,8 +76,15 @@ def check_parts(config: RunConfig) -> None:
     tasks = list(task_configs(config.data))
     for group in EXPECTED:
         build_group(config, group, **({"tasks": tasks} if group == "loss" else {}))
+    _check_rates(config)
     build_group(config, "model").check()
     Trackers(build_trackers(config)).check()
+
+
+def _check_rates(config: RunConfig) -> None:
+    lowest, peak = config.objects["scheduler"].get("min_lr", 0.0), build_group(config, "optimizer").lr
+    if lowest > peak:
+        raise ConfigError("scheduler.min_lr", f"{lowest} is above optimizer.lr={peak}")
 
 
 def prepare_data(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataReport:
@@ -133,6 +141,15 @@ def settings_of(config: RunConfig) -> DataSettings:
     )
 
 
+def _refuse_shared_files(train: JsonlFolder, valid: JsonlFolder, name: str) -> None:
+    shared = {file.resolve() for file in train.files()} & {file.resolve() for file in valid.files()}
+    if shared:
+        raise ConfigError(
+            f"data.tasks.{name}.valid_path",
+            f"{min(shared)} would be trained on, too: it is also below the task's path",
+        )
+
+
 def _tokenizer_identity(model: Mapping[str, Any]) -> dict[str, Any]:
     """The model option, and the digests of the tokenizer's files where they lie in a folder."""
     folder = Path(str(model.get("path", ""))).expanduser()
@@ -147,4 +164,6 @@ def _sources(task: TaskConfig, name: str, config: RunConfig) -> TaskSources:
     else:
         train = JsonlFolder(str(task.path))
     valid = None if task.valid_path is None else JsonlFolder(task.valid_path)
+    if isinstance(train, JsonlFolder) and valid is not None:
+        _refuse_shared_files(train, valid, name)
     return TaskSources(train, valid, task.max_samples)

@@ -55,13 +55,12 @@ class TrainJob:
         from mftrun.training.checkpoint import find_resume
 
         typed = RunConfig.from_dict(config)
-        check_parts(typed)
         checkpoint = find_resume(typed.resume, run_dir)
-        if checkpoint is not None and not typed.checkpoint.allow_changed_config:
-            refuse_changes(load_config(checkpoint), config)
-        # With settings that may have changed, the data is made anew where they ask for other data.
-        same = checkpoint is not None and not typed.checkpoint.allow_changed_config
-        prepare_data(typed, run_dir, resuming=same)
+        if checkpoint is not None:
+            allowed = typed.checkpoint.allow_changed_config
+            refuse_changes(load_config(checkpoint), config, allowed=allowed)
+        check_parts(typed)
+        prepare_data(typed, run_dir, resuming=checkpoint is not None)
         payload = Payload(config, run_dir, checkpoint)
         processes = build_group(typed, "distributed").processes()
         return launch.run_ranks(train_rank, payload, num_processes=processes, log_file=run_dir / "mftrun.log")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 
-LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+CONSOLE_FORMAT = "%(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+"""The formats of `conf/hydra/job_logging/mftrun.yaml`: parent and ranks write one log."""
+
 QUIET_LOGGERS = (
     "accelerate",
     "datasets",
@@ -33,18 +37,19 @@ def configure_logging(rank: int, log_file: Path | None, level: int = logging.INF
         log_file: The run's one log, appended to; None for the console alone.
         level: The lowest level that rank 0 logs.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    console, mark = logging.StreamHandler(sys.stdout), "" if rank == 0 else f"[rank {rank}] "
+    console.setFormatter(logging.Formatter(mark + CONSOLE_FORMAT))
+    handlers: list[logging.Handler] = [console]
     if log_file is not None:
-        handlers.append(logging.FileHandler(log_file, mode="a", encoding="utf-8"))
-    text = LOG_FORMAT if rank == 0 else LOG_FORMAT.replace("%(message)s", f"[rank {rank}] %(message)s")
-    logging.basicConfig(
-        format=text,
-        datefmt=DATE_FORMAT,
-        level=level if rank == 0 else max(level, logging.WARNING),
-        handlers=handlers,
-        force=True,
-    )
+        file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+        text = LOG_FORMAT.replace(CONSOLE_FORMAT, mark + CONSOLE_FORMAT)
+        file.setFormatter(logging.Formatter(text, DATE_FORMAT))
+        handlers.append(file)
+    lowest = level if rank == 0 else max(level, logging.WARNING)
+    logging.basicConfig(level=lowest, handlers=handlers, force=True)
     logging.captureWarnings(True)
+    # What libraries tell each other's developers is nothing that a user can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     for name in QUIET_LOGGERS:
         _quieten(logging.getLogger(name))
 

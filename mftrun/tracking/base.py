@@ -126,7 +126,7 @@ class Trackers:
     def finish(self, summary: Summary | None = None, exit_code: int = 0) -> None:
         """Closes every tracker that was started, also a failed one, once; raises nothing of theirs."""
         started, self._started = self._started, {}
-        for name, tracker in started.items():
+        for name, tracker in reversed(started.items()):  # the console, first, has the last word
             try:
                 tracker.finish(summary, exit_code)
             except Exception as error:

@@ -11,6 +11,9 @@ from mftrun.errors import ConfigError
 
 CONFIG = "config.json"
 
+# What the checkpoint's weights and the run's tokens were made with: a run cannot go on with others.
+FIXED = ("data", "template", "model", "peft")
+
 # Keys whose change leaves every number of the run as it was: where things go, how often they are saved or
 # shown, and how the global batch is split (split invariance).
 FREE = (
@@ -21,7 +24,8 @@ FREE = (
     "allowed_targets",
     "tracker",
     "checkpoint",
-    "evaluation",
+    "evaluation.every",
+    "evaluation.batch_size",
     "distributed",
     "train.log_every",
     "train.micro_batch_size",
@@ -50,24 +54,38 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
     before, after = dict(flatten(old)), dict(flatten(new))
     names = [*before, *(name for name in after if name not in before)]
     pairs = {name: (before.get(name), after.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _free(name)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _under(name, FREE)}
 
 
-def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: bool) -> None:
     """Stops a resume whose configuration would no longer continue the same run.
+
+    Args:
+        old: The checkpoint's configuration.
+        new: That of the run which resumes from it.
+        allowed: Whether the user accepts another course of training; data and model must stay all the same.
 
     Raises:
         ConfigError: Names every changed key with both values.
     """
     changes = changed_keys(old, new)
-    if changes:
-        lines = "".join(f"\n  {key}: {before!r} -> {after!r}" for key, (before, after) in changes.items())
+    fixed = {key: pair for key, pair in changes.items() if _under(key, FIXED)}
+    if fixed:
+        raise ConfigError(
+            "resume", f"{_listed(fixed)}\nA run keeps its data and its model: start a new run for these."
+        )
+    if changes and not allowed:
         raise ConfigError(
             "resume",
-            f"the checkpoint was made with other settings:{lines}\n"
+            f"{_listed(changes)}\n"
             "Set them back, or add checkpoint.allow_changed_config=true to go on with the new ones.",
         )
 
 
-def _free(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in FREE)
+def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    lines = "".join(f"\n  {key}: {before!r} -> {after!r}" for key, (before, after) in changes.items())
+    return f"the checkpoint was made with other settings:{lines}"
+
+
+def _under(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -160,7 +160,10 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
         return None
     if resume == "auto":
         return own.newest()
-    return _named(Path(resume))
+    named = _named(Path(resume))
+    if named.parent != own.folder and any(own.folder.glob("step-*")):
+        raise ConfigError("output_dir", f"{run_dir} holds another run than {named}; name another folder")
+    return named
 
 
 def _named(path: Path) -> Path:

@@ -83,7 +83,7 @@ class Meter:
     @property
     def pending(self) -> bool:
         """Whether steps have been counted since the last record."""
-        return self._steps > 0
+        return bool(self._steps)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

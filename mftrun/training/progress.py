@@ -20,7 +20,9 @@ class Progress:
         seconds: Time spent training so far, in all sessions.
         best_value: Lowest watched validation loss so far, None before the first evaluation.
         best_step: Step of ``best_value``.
-        stale: Evaluations since ``best_value`` improved.
+        kept_best_step: Step of the newest best that a checkpoint was saved of.
+        reference: Loss that the next one must beat by ``min_delta`` to count as better.
+        stale: Evaluations since the last that counted as better.
         evaluated_at: Step of the newest evaluation, -1 before the first.
     """
 
@@ -33,6 +35,8 @@ class Progress:
     seconds: float = 0.0
     best_value: float | None = None
     best_step: int | None = None
+    kept_best_step: int | None = None
+    reference: float | None = None
     stale: int = 0
     evaluated_at: int = -1
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import gather_object
 
 from mftrun.errors import ConfigError
@@ -18,7 +19,6 @@ from mftrun.training.checkpoint import Checkpoints
 from mftrun.training.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
     from torch import nn
 
@@ -58,16 +58,20 @@ class Saver:
         self._objective = objective
         self._config = config
 
-    def save(self, progress: Progress, meter: Meter, epoch_end: bool = False) -> None:
+    def save(self, progress: Progress, meter: Meter, epoch_end: bool = False) -> bool:
         """Saves a checkpoint; every rank must call it.
 
         A disk that is full does not end the run: the fault is logged, earlier checkpoints stay, and the next
         save tries again.
+
+        Returns:
+            Whether it is on disk; the same on all ranks.
         """
         randoms = gather_object([snapshot.random_state()])
         state = {"meter": meter.state(), "objective": self._objective.state_dict(), "random": randoms}
-        if self._accelerator.is_main_process:
-            self._write(progress, state, epoch_end)
+        written = self._accelerator.is_main_process and self._write(progress, state, epoch_end)
+        told = torch.tensor(int(written), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(told, reduction="sum"))
 
     def restore(self, checkpoint: Path, meter: Meter) -> Progress:
         """Brings every object back to the state of ``checkpoint``; every rank must call it.
@@ -94,27 +98,31 @@ class Saver:
         except ValueError as error:
             raise ConfigError("resume", str(error)) from error
 
-    def _write(self, progress: Progress, state: dict[str, Any], epoch_end: bool) -> None:
+    def _write(self, progress: Progress, state: dict[str, Any], epoch_end: bool) -> bool:
+        kept_best = progress.step if progress.best_step == progress.step else progress.kept_best_step
+
         def fill(folder: Path) -> None:
             snapshot.save_weights(self._model, folder)
             snapshot.save_object(self._optimizer.state_dict(), folder / snapshot.OPTIMIZER)
             snapshot.save_object(state, folder / snapshot.STATE)
-            write_json(folder / PROGRESS, progress.to_dict())
+            write_json(folder / PROGRESS, {**progress.to_dict(), "kept_best_step": kept_best})
             write_json(folder / CONFIG, self._config)
 
         try:
             path = self.checkpoints.save(progress.step, epoch_end, fill)
-            self.checkpoints.prune(progress.best_step)
+            self.checkpoints.prune(kept_best)
         except OSError as error:
             log.error(
-                "the checkpoint of step %d could not be saved (%s). Training goes on; earlier checkpoints "
-                "are untouched. Free some space under %s, or lower checkpoint.keep_last.",
+                "the checkpoint of step %d could not be saved (%s). Earlier checkpoints are untouched, and "
+                "the next save tries again. Free some space under %s, or lower checkpoint.keep_last.",
                 progress.step,
                 error,
                 self.checkpoints.folder,
             )
-        else:
-            log.info("saved %s", path)
+            return False
+        progress.kept_best_step = kept_best
+        log.info("saved %s", path)
+        return True
 
     def _restore_random(self, states: list[dict[str, Any]]) -> None:
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes

@@ -69,6 +69,10 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     if saved.keys() != own.keys():
         odd = sorted(saved.keys() ^ own.keys())[:3]
         raise ValueError(f"{folder / WEIGHTS} belongs to another model: {', '.join(odd)} is not in both")
+    for name, tensor in own.items():
+        if saved[name].shape != tensor.shape:
+            shapes = f"{list(saved[name].shape)} there, {list(tensor.shape)} here"
+            raise ValueError(f"{folder / WEIGHTS} belongs to another model: {name} is {shapes}")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])

@@ -34,11 +34,14 @@ class EarlyStopping:
         value = self.watched(losses)
         if value is None:
             return False
-        if progress.best_value is None or value < progress.best_value - self.min_delta:
-            progress.best_value, progress.best_step, progress.stale = value, progress.step, 0
-            return True
-        progress.stale += 1
-        return False
+        if progress.reference is None or value < progress.reference - self.min_delta:
+            progress.reference, progress.stale = value, 0
+        else:
+            progress.stale += 1
+        best = progress.best_value is None or value < progress.best_value
+        if best:
+            progress.best_value, progress.best_step = value, progress.step
+        return best
 
     def exhausted(self, progress: Progress) -> bool:
         """Whether patience has run out."""

@@ -209,10 +209,11 @@ class Trainer:
         self.parts.stop.clear_save()
         if self.progress.step == self._saved_step:
             return
-        self._saved_at, self._saved_step = time.monotonic(), self.progress.step
+        self._saved_at = time.monotonic()
         with self.meter.paused():
             self.progress.seconds = self.meter.seconds
-            self.parts.saver.save(self.progress, self.meter, epoch_end)
+            if self.parts.saver.save(self.progress, self.meter, epoch_end):
+                self._saved_step = self.progress.step
 
     def _non_finite(self, step: int) -> Exception:
         parts = self.parts

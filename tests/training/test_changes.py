@@ -18,7 +18,7 @@ def test_the_same_config_has_no_changes():
 def test_names_every_changed_key_with_both_values():
     new = {**CONFIG, "seed": 2, "optimizer": {"lr": 3e-4}}
     with pytest.raises(ConfigError) as caught:
-        refuse_changes(CONFIG, new)
+        refuse_changes(CONFIG, new, allowed=False)
     assert "seed: 1 -> 2" in str(caught.value)
     assert "optimizer.lr: 0.0001 -> 0.0003" in str(caught.value)
 
@@ -34,4 +34,16 @@ def test_how_the_batch_is_split_and_what_is_shown_may_change():
         "train": {"micro_batch_size": 8, "max_steps": 10},
         "tracker": {"wandb": {"mode": "offline"}},
     }
-    refuse_changes(CONFIG, new)
+    refuse_changes(CONFIG, new, allowed=False)
+
+
+def test_other_data_is_refused_even_where_changes_are_allowed():
+    new = {**CONFIG, "seed": 2, "data": {"max_length": 9}}
+    with pytest.raises(ConfigError, match=r"data\.max_length: None -> 9"):
+        refuse_changes(CONFIG, new, allowed=True)
+    refuse_changes(CONFIG, {**CONFIG, "seed": 2}, allowed=True)
+
+
+def test_what_early_stopping_watches_may_not_change_unseen():
+    new = {**CONFIG, "evaluation": {"every": 3, "early_stopping": {"metric": "b"}}}
+    assert list(changed_keys(CONFIG, new)) == ["evaluation.early_stopping.metric"]

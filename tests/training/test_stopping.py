@@ -32,9 +32,10 @@ def test_ends_when_patience_runs_out():
     assert stopping.exhausted(progress)
 
 
-def test_small_gains_do_not_count():
-    _, bests = watch(EarlyStopping(patience=1, min_delta=0.1), {"a": 1.0}, {"a": 0.95}, {"a": 0.89})
-    assert bests == [True, False, True]
+def test_small_gains_are_bests_but_do_not_restore_patience():
+    progress, bests = watch(EarlyStopping(patience=2, min_delta=0.1), {"a": 1.0}, {"a": 0.95}, {"a": 0.92})
+    assert bests == [True, True, True]
+    assert (progress.best_value, progress.best_step, progress.stale) == (0.92, 2, 2)
 
 
 def test_without_patience_it_never_ends():

@@ -146,7 +146,7 @@ def test_the_best_model_can_be_the_final_one(tasks_dir, tmp_path):
     ruin = ["train.max_steps=8", "evaluation.every=2", "optimizer.lr=3.0", "scheduler.warmup_steps=8"]
     train(tmp_path, *overrides_for(tasks_dir, *ruin, "checkpoint.export_best=true", "checkpoint.keep_last=1"))
     progress = json.loads((tmp_path / "checkpoints" / "step-00000008" / "progress.json").read_text())
-    best = tmp_path / "checkpoints" / f"step-{progress['best_step']:08d}"
+    best = tmp_path / "checkpoints" / f"step-{progress['kept_best_step']:08d}"
     assert best.name != "step-00000008"
     final = load_file(tmp_path / "model" / "model.safetensors")
     saved = load_file(best / "weights.safetensors")

@@ -1,0 +1,45 @@
+"""One process at a time works in a run's folder."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mftrun.errors import ConfigError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the run's folder; the system lets go of it when this process ends, however it ends.
+
+    Raises:
+        ConfigError: Another process holds it.
+    """
+    with (run_dir / LOCK).open("w") as file:
+        if not _taken(file.fileno()):
+            raise ConfigError(
+                "output_dir",
+                f"another process is running in {run_dir}; wait for it, or choose another folder",
+            )
+        yield
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether some process holds the run's folder."""
+    try:
+        with (run_dir / LOCK).open("r+") as file:
+            return not _taken(file.fileno())
+    except OSError:
+        return False
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
