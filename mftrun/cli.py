@@ -22,7 +22,7 @@ from mftrun.compose import resolved
 from mftrun.errors import ConfigError
 from mftrun.explain import explanation
 from mftrun.files import write_atomically
-from mftrun.lock import locked
+from mftrun.lock import LOCK, locked
 from mftrun.paths import CONFIG_FILE, resource_dir
 from mftrun.rerun import config_name
 
@@ -85,7 +85,8 @@ def run(cfg: DictConfig) -> float | None:
         raise
     except Exception as error:
         _log_error(error, run_dir)
-        _leave_no_empty_run(run_dir)
+        if explanation(error, sys.argv[1:]) is not None:
+            _leave_no_empty_run(run_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # the sweep goes on with its other jobs, and ends with this error
         raise SystemExit(1) from error
@@ -116,7 +117,8 @@ def _way_on(run_dir: Path) -> str:
 def _leave_no_empty_run(run_dir: Path) -> None:
     """A command that was refused before it started leaves no folder; a sweep keeps the log of each job."""
     left = {path.name for path in run_dir.iterdir()}
-    if HydraConfig.get().mode == RunMode.RUN and left <= {".hydra", f"{HydraConfig.get().job.name}.log"}:
+    made_before = {".hydra", LOCK, CONFIG_FILE, f"{HydraConfig.get().job.name}.log"}
+    if HydraConfig.get().mode == RunMode.RUN and left <= made_before:
         shutil.rmtree(run_dir)
 
 

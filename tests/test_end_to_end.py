@@ -193,4 +193,9 @@ def test_a_mistake_is_one_clear_message(tmp_path, name):
     assert re.search(message, done.stdout), done.stdout
     assert "Traceback" not in done.stdout
     assert "parameters are trained" not in done.stdout
-    assert not list(tmp_path.glob("runs/mftrun/*/.hydra")), "a refused command leaves no run behind"
+
+
+def test_a_refused_command_leaves_no_run_behind(tmp_path):
+    write_task(tmp_path, "task", 20)
+    assert run(tmp_path, "data.paths=[task]", "optimizer.lr=-1.0").returncode == 1
+    assert not list(tmp_path.glob("runs/mftrun/*"))
