@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
@@ -91,12 +93,27 @@ def _unknown_option(path: str, options: Sequence[str]) -> str:
 def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     if key in _groups():
         return f"{key}: rerun keeps the options of the run it repeats; override values below {key} instead"
+    if owners := _options_with(key):
+        return f"{key}: the chosen option has no such key; it belongs to {' and '.join(owners)}"
     known = _known_keys(arguments)
     if (close := _nearest_key(key, known)) is not None:
         return f"{key}: there is no such key; did you mean {close}?"
     parent = _known_parent(key, known)
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
     return f"{key}: {unknown(key.rpartition('.')[2], siblings, 'there is no such key', prefix=parent)}"
+
+
+def _options_with(key: str) -> list[str]:
+    """The options of a group that have a key the chosen one lacks: ``model.path`` belongs to model=llama."""
+    group, _, name = key.partition(".")
+    if group not in _groups():
+        return []
+    files = {option: resource_dir("conf") / group / f"{option}.yaml" for option in _options(group)}
+    return [f"{group}={option}" for option, file in files.items() if name in (_read(file) or {})]
+
+
+def _read(file: Path) -> Any:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _known_parent(key: str, known: Sequence[str]) -> str:

@@ -162,6 +162,7 @@ BAD_COMMANDS = {
     "appended typo": (["+train.max_step=1"], r"train\.max_steps"),
     "wrong type": (["train.max_steps=many"], r"train\.max_steps.*many"),
     "unknown option": (["loss=mff"], r"mft"),
+    "a pretrained model's key": (["model.path=task"], r"model\.path.*model=auto and model=llama"),
     "no path": (["model=llama"], r"model\.path"),
     "not a model": (["model=llama", "model.path=task"], r"model\.path.*config\.json"),
     "value of a constructor": (["optimizer.lr=-1.0"], r"optimizer\.lr.*above 0"),

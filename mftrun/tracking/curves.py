@@ -50,13 +50,17 @@ def plot_curves(records: Sequence[Mapping[str, Any]], tasks: Sequence[str], path
     write_atomically(path, drawn.getvalue())
 
 
+# Fewer points than this are drawn as they are.
+_SMOOTHED_FROM = 40
+
+
 def smoothed(values: Sequence[float]) -> list[float]:
     """Mean over a window of about a twentieth of the points around each; it narrows evenly towards the ends.
 
     Being centered it lags behind neither a fall nor a rise.
     """
     sums = list(accumulate(values, initial=0.0))
-    last, half = len(values) - 1, len(values) // 40
+    last, half = len(values) - 1, len(values) // _SMOOTHED_FROM
     reach = [min(half, place, last - place) for place in range(len(values))]
     return [
         (sums[place + wide + 1] - sums[place - wide]) / (2 * wide + 1) for place, wide in enumerate(reach)
@@ -89,7 +93,9 @@ def _draw_train(
         if not crowded:
             axes.plot(steps, values, color=style["color"], linewidth=0.7, alpha=0.3)
         axes.plot(steps, smoothed(values), **style, linewidth=1.6, marker=_marker(values))
-    _finish(axes, "Training loss (smoothed)", records, "train/loss/")
+    points = max((len(series(records, f"train/loss/{task}")[0]) for task in tasks), default=0)
+    title = "Training loss" if points < _SMOOTHED_FROM else "Training loss (smoothed)"
+    _finish(axes, title, records, "train/loss/")
 
 
 def _draw_valid(
