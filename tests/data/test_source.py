@@ -173,3 +173,16 @@ def test_home_folder_is_expanded(write_jsonl, tmp_path, monkeypatch):
     write_jsonl("t/a.jsonl", [chat(HUMAN, BOT)])
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(list(JsonlFolder("~/t").read())) == 1
+
+
+def test_files_that_are_nearly_read_are_named_and_linked_folders_are_read(write_jsonl, tmp_path, caplog):
+    line = {"chat_rounds": [{"role": "user", "content": "q"}, {"role": "bot", "content": "a"}]}
+    write_jsonl("task/a.jsonl", [line])
+    for name in ("b.jsonl.gz", "c.JSONL"):
+        write_jsonl(f"task/{name}", [line])
+    write_jsonl("elsewhere/d.jsonl", [line])
+    (tmp_path / "task" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "task" / "linked_to_itself").symlink_to(tmp_path / "task")
+    found = JsonlFolder(str(tmp_path / "task")).files()
+    assert [file.name for file in found] == ["a.jsonl", "d.jsonl"]
+    assert "b.jsonl.gz, c.JSONL" in caplog.text

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from mftrun.errors import ConfigError
 from mftrun.models.heads import ChunkedHead
-from mftrun.models.verify import verify_against_logits
+from mftrun.models.verify import check_length, verify_against_logits, verify_packing
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,3 +63,28 @@ def test_dropout_does_not_disturb_it_and_it_leaves_no_trace():
 
 def test_low_precision_passes():
     verify_against_logits(tiny("gemma2").bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_family_whose_packed_segments_see_each_other_is_refused_in_any_precision(dtype):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=61, hidden_size=32, n_layer=2, n_head=4)).to(dtype)
+    with pytest.raises(ConfigError, match=r"bloom.*rows=padding"):
+        verify_packing(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_isolated_families_pass_in_any_precision(family, dtype):
+    verify_packing(tiny(family).to(dtype))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_depend_on_the_rows_length_are_refused(kind):
+    model = tiny("llama")
+    model.config.rope_parameters = {"rope_type": kind, "original_max_position_embeddings": 16}
+    check_length(model, 16)
+    with pytest.raises(ConfigError, match=r"data\.max_length.*16 or less"):
+        check_length(model, 17)

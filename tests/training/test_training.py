@@ -184,6 +184,17 @@ def test_a_full_disk_costs_one_checkpoint_and_nothing_else(tasks_dir, tmp_path):
     assert (tmp_path / "model").is_dir()
 
 
+def test_a_best_that_could_not_be_saved_does_not_cost_the_one_before(tasks_dir, tmp_path):
+    """Step 4 is the best, and cannot be saved; the best that is on disk, of step 2, outlives the pruning."""
+    strike = bomb("FullDisk", step=3, until=5)
+    steps = ["train.max_steps=6", "train.log_every=1", "evaluation.every=2", "checkpoint.every_steps=null"]
+    overshoot = ["optimizer.lr=0.1", "scheduler=constant", "scheduler.warmup_steps=0"]
+    train(tmp_path, *overrides_for(tasks_dir, *steps, *overshoot, *strike, "checkpoint.keep_last=1"))
+    progress = json.loads((tmp_path / "checkpoints" / "step-00000006" / "progress.json").read_text())
+    assert (progress["best_step"], progress["kept_best_step"]) == (4, 2)
+    assert checkpoints(tmp_path) == [2, 6]
+
+
 def test_resuming_with_other_settings_names_the_keys(tasks_dir, tmp_path):
     base = overrides_for(tasks_dir, "train.max_steps=4", "checkpoint.every_steps=2")
     train(tmp_path, *base)
