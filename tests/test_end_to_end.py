@@ -11,8 +11,8 @@ import pytest
 from runs import SMALL, overrides_for, write_task
 
 COMMAND = [sys.executable, "-m", "mftrun"]
-# A run that would last for hours, and says every step.
-LONG = ["train.max_steps=100000", "train.log_every=1", "evaluation.every=null", "checkpoint.every_steps=null"]
+# A run that lasts far longer than any test needs, yet ends, and says every step.
+LONG = ["train.max_steps=5000", "train.log_every=1", "evaluation.every=null", "checkpoint.every_steps=null"]
 
 
 def start(folder, *arguments):
@@ -23,6 +23,8 @@ def start(folder, *arguments):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Whoever started the tests in the background may have made them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
