@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 
 from mftrun.data.plan import Planner, evaluation_plan
 from mftrun.data.store import TokenStore
+from mftrun.data.writing import TRAIN_STORE, VALID_STORE
 from mftrun.distributed import resolve_precision
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
@@ -99,7 +100,7 @@ def assemble(context: RankContext, payload: Payload) -> Run:
     accelerator = build_group(config, "distributed").accelerator(resolve_precision(config.train.precision))
     _quiet_bars()
     tokenizer = load_tokenizer(layout)
-    stores = TokenStore.open(layout.data / "train"), TokenStore.open(layout.data / "valid")
+    stores = TokenStore.open(layout.data / TRAIN_STORE), TokenStore.open(layout.data / VALID_STORE)
     set_seed(config.seed)
     with_nll = load_model(config, tokenizer, layout, accelerator)
     metrics = MetricsFile()

@@ -14,6 +14,7 @@ from mftrun.data.writing import REPORT
 from mftrun.errors import MftrunError
 from mftrun.files import whole_folder
 from mftrun.jobs.preparation import build_group
+from mftrun.models.adapters import parameter_counts
 from mftrun.models.parts import causal_lm_of
 from mftrun.tracking.curves import plot_curves
 from mftrun.tracking.jsonl import METRICS_NAME
@@ -99,7 +100,7 @@ def _card(run: Run, summary: Summary) -> ModelCard:
 def _summary(run: Run) -> Summary:
     stored = json.loads((run.layout.data / REPORT).read_text(encoding="utf-8"))
     report = DataReport.from_dict(stored["report"])
-    progress = run.trainer.progress
+    progress, parameters = run.trainer.progress, parameter_counts(run.causal_lm)
     counts = {
         name: TaskCounts(task.train.samples, task.valid.samples, task.train.target_tokens)
         for name, task in report.tasks.items()
@@ -110,8 +111,8 @@ def _summary(run: Run) -> Summary:
         steps=progress.step,
         seconds=progress.seconds,
         tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
-        trainable_parameters=sum(p.numel() for p in run.causal_lm.parameters() if p.requires_grad),
-        total_parameters=sum(p.numel() for p in run.causal_lm.parameters()),
+        trainable_parameters=parameters.trainable,
+        total_parameters=parameters.total,
         closing=_closing(run),
     )
 

@@ -74,15 +74,14 @@ def check_parts(config: RunConfig) -> None:
         ConfigError: Names the key.
     """
     tasks = list(task_configs(config.data))
-    for group in EXPECTED:
-        build_group(config, group, **({"tasks": tasks} if group == "loss" else {}))
-    _check_rates(config)
-    build_group(config, "model").check()
+    runtime = {"loss": {"tasks": tasks}}
+    parts = {group: build_group(config, group, **runtime.get(group, {})) for group in EXPECTED}
+    _check_rates(config.objects["scheduler"].get("min_lr", 0.0), parts["optimizer"].lr)
+    parts["model"].check()
     Trackers(build_trackers(config)).check()
 
 
-def _check_rates(config: RunConfig) -> None:
-    lowest, peak = config.objects["scheduler"].get("min_lr", 0.0), build_group(config, "optimizer").lr
+def _check_rates(lowest: float, peak: float) -> None:
     if lowest > peak:
         raise ConfigError("scheduler.min_lr", f"{lowest} is above optimizer.lr={peak}")
 

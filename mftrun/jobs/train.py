@@ -49,6 +49,7 @@ class TrainJob:
 
         launch.warm_up()  # imports torch for the ranks while this process reads the data
 
+        from mftrun.jobs.layout import RunLayout
         from mftrun.jobs.preparation import build_group, check_parts, prepare_data
         from mftrun.schema import RunConfig
         from mftrun.training.changes import load_config, refuse_changes
@@ -63,7 +64,7 @@ class TrainJob:
         prepare_data(typed, run_dir, resuming=checkpoint is not None)
         payload = Payload(config, run_dir, checkpoint)
         processes = build_group(typed, "distributed").processes()
-        return launch.run_ranks(train_rank, payload, num_processes=processes, log_file=run_dir / "mftrun.log")
+        return launch.run_ranks(train_rank, payload, num_processes=processes, log_file=RunLayout(run_dir).log)
 
 
 def train_rank(context: RankContext, payload: Payload) -> float | None:
