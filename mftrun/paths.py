@@ -33,6 +33,12 @@ def resource_dir(name: str) -> Path:
     raise FileNotFoundError(f"mftrun is installed without its folder {name!r}: {package / name}")
 
 
+def cache_dir(chosen: str | None) -> Path:
+    """Where tokens are kept for all runs: the folder chosen, else $MFTRUN_CACHE, else ~/.cache/mftrun."""
+    folder = chosen or os.environ.get("MFTRUN_CACHE") or "~/.cache/mftrun"
+    return Path(folder).expanduser().absolute()
+
+
 def run_dir(name: Any, resume: Any, output_dir: Any) -> str:
     """Directory of a run, made if it is new. Registered as the resolver `run_dir`.
 

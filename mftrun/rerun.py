@@ -16,7 +16,7 @@ from mftrun.paths import CONFIG_FILE
 
 _NAME = "rerun"
 # Mappings in which any name may be added, as in the original configs.
-_OPEN = ("data.tasks", "loss.weighting.weights")
+_OPEN = ("data.tasks", "loss.weighting.weights", "sampler.weights", "sampler.repeats")
 
 
 def config_name(arguments: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from mftrun.build import check_node, check_value, is_target
+from mftrun.data.tokenized import tokenized_tasks
 from mftrun.errors import ConfigError
 from mftrun.nearest import unknown
 
@@ -38,7 +39,7 @@ class TrainConfig:
     """How long and in which portions to train.
 
     Attributes:
-        epochs: Passes over the data; `None` leaves the length to `max_steps`.
+        epochs: Passes over the data, fractions allowed; `None` leaves the length to `max_steps`.
         max_steps: Optimizer steps; `None` leaves the length to `epochs`. With both, the shorter.
         global_batch_size: Rows of one optimizer step, over all ranks.
         micro_batch_size: Rows of one forward pass on one rank, at most.
@@ -48,7 +49,7 @@ class TrainConfig:
         log_every: Steps between two logged records.
     """
 
-    epochs: Positive | None
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     max_steps: Positive | None
     global_batch_size: Positive
     micro_batch_size: Positive
@@ -101,19 +102,33 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """One task: a path of JSONL, or a `source` object that makes samples.
+    """One task: files, a dataset of the Hugging Face `datasets` library, or a `source` that makes samples.
 
     Attributes:
-        path: File or folder of `*.jsonl`.
-        valid_path: The same for validation; `None` splits some off the training data.
-        source: A `_target_` config, instead of `path`.
+        path: A file, a folder or a glob.
+        dataset: Id on the hub, or folder of a saved dataset, instead of `path`.
+        source: A `_target_` config, instead of both.
+        format: Format of every sample; `None` recognises it line by line.
+        valid_path: A path for validation; `None` splits some off the training data.
+        subset: Which configuration of the dataset.
+        split: Which split of the dataset; `None` takes `train`.
+        valid_split: A split of the dataset for validation.
+        revision: Branch, tag or commit of the dataset.
         max_samples: Take at most this many.
+        shard_samples: Take so many for each shard; `None` takes as many as `DataConfig.shard_samples`.
     """
 
     path: str | None = None
-    valid_path: str | None = None
+    dataset: str | None = None
     source: dict[str, Any] | None = None
+    format: str | None = None
+    valid_path: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    valid_split: str | None = None
+    revision: str | None = None
     max_samples: Positive | None = None
+    shard_samples: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +139,17 @@ class DataConfig:
         tasks: Name → task.
         paths: More tasks, each named by the last component of its path.
         fallback: Tasks used when neither of the two names any.
+        tokenized: Folder that `job=tokenize` wrote, instead of all these tasks.
+        cache_dir: Where tokens are kept, for all runs; `None` takes $MFTRUN_CACHE, or ~/.cache/mftrun.
+        num_workers: Processes that tokenize; `None` takes as many as there are CPU cores.
         max_length: Most tokens in a row, and so in a sample.
         on_overlong: What happens to a longer sample.
         on_bad: What happens to a malformed line.
         valid_fraction: Share of each task split off for validation where it has no `valid_path`.
         valid_max: At most so many samples of a task.
         valid_min: At least so many samples of a task.
+        shard_samples: Train on shards of so many samples of each task, made while the run goes on; `None`
+            tokenizes everything before.
     """
 
     max_length: Positive
@@ -138,6 +158,10 @@ class DataConfig:
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]
     valid_max: Natural
     valid_min: Natural
+    tokenized: str | None
+    cache_dir: str | None
+    num_workers: Positive | None
+    shard_samples: Positive | None
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     fallback: dict[str, TaskConfig] = field(default_factory=dict)
@@ -192,7 +216,7 @@ _TYPES: dict[str, Any] = {
     "tracker": dict[str, dict[str, Any] | None],
 }
 # What the program adds to `_partial_` objects, by group.
-_RUNTIME: dict[str, tuple[str, ...]] = {"loss": ("tasks",)}
+_RUNTIME: dict[str, tuple[str, ...]] = {"loss": ("tasks",), "sampler": ("tasks",)}
 
 
 def check(cfg: Mapping[str, Any]) -> RunConfig:
@@ -208,7 +232,8 @@ def check(cfg: Mapping[str, Any]) -> RunConfig:
     tasks = task_configs(config.data)
     _check_combinations(config, tasks)
     for key in (*OBJECTS, "tracker", "data"):
-        check_node(cfg[key], key, config.allowed_targets, _RUNTIME.get(key, ()))
+        runtime = _RUNTIME.get(key, ()) if cfg[key].get("_partial_", False) else ()
+        check_node(cfg[key], key, config.allowed_targets, runtime)
     return config
 
 
@@ -218,7 +243,10 @@ def task_configs(data: DataConfig) -> dict[str, TaskConfig]:
     Raises:
         ConfigError: Two tasks have one name, a task has no source or two, or there is no task at all.
     """
-    tasks = {**data.tasks, **_from_paths(data)} or data.fallback
+    named = {**data.tasks, **_from_paths(data)}
+    if data.tokenized is not None:
+        return _tokenized(data.tokenized, named)
+    tasks = named or data.fallback
     if not tasks:
         raise ConfigError(
             "data.tasks", "there is no task; write data.tasks.NAME.path=DIR for each, or data.paths=[DIR,…]"
@@ -245,11 +273,30 @@ def _from_paths(data: DataConfig) -> dict[str, TaskConfig]:
     return found
 
 
+def _tokenized(folder: str, named: Mapping[str, TaskConfig]) -> dict[str, TaskConfig]:
+    if named:
+        raise ConfigError(
+            "data.tokenized", f"the tasks are those of {folder}; leave out data.tasks and data.paths"
+        )
+    return {name: TaskConfig() for name in tokenized_tasks(Path(folder).expanduser())}
+
+
+_ORIGINS = ("path", "dataset", "source")
+_OF_DATASETS = ("subset", "split", "valid_split", "revision")
+
+
 def _check_task(task: TaskConfig, key: str) -> None:
-    if task.path is None and task.source is None:
-        raise ConfigError(f"{key}.path", "the task has neither a path nor a source; give one of them")
-    if task.path is not None and task.source is not None:
-        raise ConfigError(f"{key}.path", "the task has both a path and a source; give one of them")
+    given = [name for name in _ORIGINS if getattr(task, name) is not None]
+    if len(given) != 1:
+        has = f"has {' and '.join(given)}" if given else "says not where its samples are"
+        raise ConfigError(f"{key}.path", f"the task {has}; give one of {', '.join(_ORIGINS)}")
+    for name in _OF_DATASETS:
+        if getattr(task, name) is not None and task.dataset is None:
+            raise ConfigError(f"{key}.{name}", f"acts with {key}.dataset only, which is not given")
+    if task.format is not None and task.source is not None:
+        raise ConfigError(f"{key}.format", f"does not act on {key}.source, which makes samples itself")
+    if task.valid_split is not None and task.valid_path is not None:
+        raise ConfigError(f"{key}.valid_path", f"{key}.valid_split is given, too; give one of them")
     if task.source is not None and not is_target(task.source):
         raise ConfigError(f"{key}.source", "needs a _target_, the class that reads or makes the samples")
 
@@ -276,12 +323,38 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
         )
     if "mean" in tasks:
         raise ConfigError("data.tasks.mean", "mean stands for all tasks together; give the task another name")
+    _check_shards(config, tasks)
     _check_weights(config.objects["loss"], tasks)
+
+
+def _check_shards(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
+    data, train = config.data, config.train
+    if data.shard_samples is None:
+        for name, task in tasks.items():
+            if task.shard_samples is not None:
+                raise ConfigError(f"data.tasks.{name}.shard_samples", "acts with data.shard_samples only")
+        return
+    if train.epochs is not None:
+        raise ConfigError(
+            "train.epochs",
+            "has no meaning with data.shard_samples, as nobody knows how large the data is; give the length "
+            "of the run with train.epochs=null train.max_steps=N",
+        )
+    if data.tokenized is not None:
+        raise ConfigError("data.tokenized", "is tokenized already, and needs no data.shard_samples")
+    for name, task in tasks.items():
+        if task.max_samples is not None:
+            raise ConfigError(
+                f"data.tasks.{name}.max_samples",
+                f"cannot choose from a stream; data.tasks.{name}.shard_samples says how many come at a time",
+            )
 
 
 def _validates(data: DataConfig, tasks: Mapping[str, TaskConfig]) -> bool:
     splits = data.valid_fraction > 0 and data.valid_max > 0
-    return splits or any(task.valid_path is not None for task in tasks.values())
+    return splits or any(
+        task.valid_path is not None or task.valid_split is not None for task in tasks.values()
+    )
 
 
 def _check_weights(loss: Mapping[str, Any], tasks: Mapping[str, TaskConfig]) -> None:

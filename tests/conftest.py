@@ -1,6 +1,9 @@
 """Shared by all tests: small data, small runs, and quiet libraries."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 from runs import write_task
@@ -8,6 +11,9 @@ from runs import write_task
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+if "MFTRUN_CACHE" not in os.environ:  # test processes share one cache, which is nobody else's
+    os.environ["MFTRUN_CACHE"] = tempfile.mkdtemp(prefix="mftrun-tests-")
+    atexit.register(shutil.rmtree, os.environ["MFTRUN_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Every command in README.md and docs/ runs, with the user's folders replaced by small ones."""
 
+import json
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 from runs import SMALL, overrides_for, train, write_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +35,8 @@ def home(tmp_path_factory):
     train(folder / "base", *overrides_for(folder / "data", "train.max_steps=1"))
     (folder / "models").mkdir()
     (folder / "base" / "model").rename(folder / "models" / "my-llama")
+    rows = [json.loads(line) for line in (folder / "data/text2code/train.jsonl").read_text().splitlines()]
+    DatasetDict({"train": Dataset.from_list(rows)}).save_to_disk(folder / "data" / "saved")
     return folder
 
 
@@ -46,6 +50,10 @@ def test_command_of_the_documents(home, command):
     arguments = [re.sub(r"(?<=[=\[,])/(?=models|data)", f"{home}/", argument) for argument in arguments]
     if "rerun=runs/first" in arguments and not (home / "runs" / "first" / "config.yaml").exists():
         run(home, ["output_dir=runs/first", *small(["output_dir=runs/first"])])
+    if f"data.tokenized={home}/data/tokens" in arguments:
+        tasks = f"data.paths=[{home}/data/text2code]"
+        model = ["model=llama", f"model.path={home}/models/my-llama"]
+        run(home, ["job=tokenize", *model, tasks, f"output_dir={home}/data/tokens"])
     done = run(home, [*arguments, *small(arguments)])
     assert done.returncode == 0, done.stdout + done.stderr
 

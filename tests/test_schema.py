@@ -83,7 +83,7 @@ def test_a_missing_key_is_named(config: dict[str, Any]) -> None:
         ({"train.epochs": None, "train.max_steps": None}, "train.max_steps"),
         ({"evaluation.every": None, "evaluation.early_stopping.patience": 3}, "evaluation.every"),
         ({"data.valid_min": 5, "data.valid_max": 4}, "data.valid_min"),
-        ({"data.tasks.code.source": {"_target_": "mftrun.data.source.JsonlFolder"}}, "data.tasks.code.path"),
+        ({"data.tasks.code.source": {"_target_": "mftrun.data.files.Files"}}, "data.tasks.code.path"),
         ({"data.tasks.code.path": None}, "data.tasks.code.path"),
         ({"data.tasks.code": {"source": {"path": "x"}}}, "data.tasks.code.source"),
     ],
@@ -105,7 +105,8 @@ def test_early_stopping_may_watch_a_task(config: dict[str, Any]) -> None:
 
 def data(**values: Any) -> DataConfig:
     rest = {"on_overlong": "error", "on_bad": "error", "valid_fraction": 0.1, "valid_max": 9, "valid_min": 1}
-    return DataConfig(max_length=8, **rest, **values)
+    places = {"tokenized": None, "cache_dir": None, "num_workers": None}
+    return DataConfig(max_length=8, **rest, **places, **values)
 
 
 FALLBACK = {"own": TaskConfig(source={"_target_": "mftrun.data.embedded.WriteFunction"})}

@@ -15,10 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mftrun.data.chunks import MadeChunk
 from mftrun.data.sample import ASSISTANT, USER, Message, Origin, Sample
-from mftrun.errors import DataError
+from mftrun.data.source import Chunk
 
 _SHARES = 6
+_CHUNK = 256  # samples
+_FORMAT = "made"
 _PASSED_OVER = frozenset(
     {"__pycache__", "_vendor", "dist-packages", "encodings", "ensurepip", "idle_test", "idlelib", "lib2to3"}
     | {"pydoc_data", "site-packages", "test", "tests", "turtledemo"}
@@ -71,9 +74,14 @@ class _StandardLibrary(ABC):
         """The Python it is cut from."""
         return f"standard library of Python {platform.python_version()}"
 
-    def read(self) -> Iterator[Sample | DataError]:
-        """Reads the samples, in the order of file names and lines."""
-        yield from self._samples
+    def size(self) -> int:
+        """Samples; they are cut when first asked for, and kept."""
+        return len(self._samples)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The samples, in the order of file names and lines."""
+        for start in range(0, len(self._samples), _CHUNK):
+            yield MadeChunk(self._samples[start : start + _CHUNK])
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The Python and the limits."""
@@ -96,7 +104,7 @@ class _StandardLibrary(ABC):
                 continue
             seen.add(turn)
             prompt, answer = turn
-            yield Sample((Message(USER, prompt), Message(ASSISTANT, answer)), function.origin)
+            yield Sample((Message(USER, prompt), Message(ASSISTANT, answer)), function.origin, format=_FORMAT)
 
     @abstractmethod
     def _turn(self, function: _Function) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Int64Array = npt.NDArray[np.int64]
 
 # Separates this stream of random numbers from every other one drawn from the same (seed, epoch).
-_ORDER_STREAM = 1
+ORDER_STREAM = 1
 
 
 @runtime_checkable
@@ -36,12 +36,13 @@ class Proportional:
 
     def order(self, task: npt.NDArray[Any], seed: int, epoch: int) -> Int64Array:
         """Return a permutation int64[S] of all samples, a new one each epoch."""
-        return permutation(len(task), generator(seed, epoch, _ORDER_STREAM))
+        return permutation(len(task), generator(seed, epoch, ORDER_STREAM))
 
 
-def generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """Return the random generator of one purpose (`stream`) in one epoch."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, stream])))
+def generator(seed: int, epoch: int, stream: int, part: int = 0) -> np.random.Generator:
+    """Return the random generator of one purpose (`stream`) in one epoch, and of one of its parts."""
+    # NumPy fills up the entropy with zeros: part 0 is the stream itself.
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, stream, part])))
 
 
 def permutation(size: int, rng: np.random.Generator) -> Int64Array:

@@ -8,14 +8,16 @@ taken up by another number of ranks.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mftrun.data.mixture import Int64Array, Sampler, generator
-from mftrun.data.rows import RowBuilder, RowPlan
+from mftrun.data.rows import Layout, RowBuilder, RowPlan
 
 # Separates this stream of random numbers from the sampler's.
 _ROW_STREAM = 2
@@ -28,10 +30,12 @@ class EpochPlan:
     Attributes:
         rows: the rows; all row indices below point into it.
         global_batch_size: rows in a global batch; the last one of the epoch may hold fewer.
+        layout: how the rows of a micro-batch lie in its tensors.
     """
 
     rows: RowPlan
     global_batch_size: int
+    layout: Layout
 
     @property
     def num_batches(self) -> int:
@@ -60,7 +64,7 @@ class EpochPlan:
 
 @dataclass(frozen=True, eq=False)
 class Planner:
-    """Makes the plan of any epoch.
+    """Makes the plan of any epoch, and keeps the last two.
 
     Attributes:
         lengths: int64[S], tokens of each sample.
@@ -82,11 +86,7 @@ class Planner:
 
     def epoch(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch (0-based): always the same for the same fields."""
-        order = self.sampler.order(self.task, self.seed, epoch)
-        plan = self.rows.plan(self.lengths, order, self.max_length)
-        rng = generator(self.seed, epoch, _ROW_STREAM)
-        arranged = self.rows.arrange(plan.lengths, self.global_batch_size, rng)
-        return EpochPlan(plan.take(arranged), self.global_batch_size)
+        return self._plans(epoch)
 
     def total_batches(self, epochs: float) -> int:
         """Return the optimizer steps in `epochs` epochs; a begun step of a fractional epoch counts whole.
@@ -94,18 +94,31 @@ class Planner:
         Every epoch is planned for it, because a sampler may give each a different number of rows.
         """
         whole = math.floor(epochs)
-        steps = sum(self.epoch(epoch).num_batches for epoch in range(whole))
-        if epochs == whole:
-            return steps
         # 1.1 - 1 is a little more than 0.1 and must not cost a step.
-        return steps + math.ceil((epochs - whole) * self.epoch(whole).num_batches - 1e-9)
+        part = epochs - whole
+        steps = math.ceil(part * self.epoch(whole).num_batches - 1e-9) if part else 0
+        # The first epoch comes last: it is the one to be kept for the training that follows.
+        return steps + sum(self.epoch(epoch).num_batches for epoch in reversed(range(whole)))
+
+    @cached_property
+    def _plans(self) -> Callable[[int], EpochPlan]:
+        # Two epochs at a time: the running one, and the one before it that an error report may look at.
+        return lru_cache(maxsize=2)(self._plan)
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        order = self.sampler.order(self.task, self.seed, epoch)
+        plan = self.rows.plan(self.lengths, order, self.max_length)
+        rng = generator(self.seed, epoch, _ROW_STREAM)
+        arranged = self.rows.arrange(plan.lengths, self.global_batch_size, rng)
+        return EpochPlan(plan.take(arranged), self.global_batch_size, self.rows.layout)
 
 
 def evaluation_plan(lengths: Int64Array, rows: RowBuilder, max_length: int) -> EpochPlan:
     """Return a plan of all samples as a single global batch, free of any random number.
 
     A rank evaluates `plan.window(0, rank, world_size, rows_per_micro_batch)`: over all ranks that is every
-    row once, in equally many micro-batches on each rank.
+    row once, in equally many micro-batches on each rank. Samples that fit into a row are never cut.
     """
-    plan = rows.plan(lengths, np.arange(len(lengths)), max_length)
-    return EpochPlan(plan, global_batch_size=max(1, plan.num_rows))
+    builder = rows.for_evaluation
+    plan = builder.plan(lengths, np.arange(len(lengths)), max_length)
+    return EpochPlan(plan, max(1, plan.num_rows), builder.layout)

@@ -1,120 +1,152 @@
-"""From the sources of all tasks to token stores, once per run, before there are ranks.
-
-Sources are read twice, to count and check, then to encode: memory grows with the batch, not with the data.
-"""
+"""From a supply of tokens to the tables of a run, once per run, before there are ranks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mftrun.data.digests import digest, tokenizer_digest
+from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.report import DataReport
-from mftrun.data.reuse import digest, kept, kept_on_resume
-from mftrun.data.scan import ON_BAD, scan
-from mftrun.data.selection import select, train_texts
-from mftrun.data.settings import DataSettings, TaskSources
+from mftrun.data.selection import TRAIN_TABLE, VALID_TABLE, Rules, write_tables
+from mftrun.data.settings import DataSettings
+from mftrun.data.supply import Supply
+from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
-from mftrun.data.writing import ON_OVERLONG, REPORT, Fit, encode, writers
 from mftrun.errors import DataError
-from mftrun.files import write_json
+from mftrun.files import whole_folder, write_json
+from mftrun.nested import flatten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["DataSettings", "TaskSources", "Texts", "prepare", "tokenizer_digest"]
+REPORT = "report.json"
 
-_FORMAT = 1
-
-Texts = Callable[[], Iterator[str]]
+_FORMAT = 2
+_ABSENT = "absent"
+_log = logging.getLogger(__name__)
 
 
 def prepare(
-    tasks: Mapping[str, TaskSources],
+    supply: Supply,
     settings: DataSettings,
-    make_tokenizer: Callable[[Texts], PreTrainedTokenizerFast],
     template: Template,
     *,
     seed: int,
     directory: Path,
-    tokenizer_identity: Mapping[str, Any],
+    tokenizer_folder: Path,
+    cuts: bool = False,
     resume: bool = False,
 ) -> DataReport:
-    """Writes the stores ``directory/train`` and ``directory/valid`` and ``directory/report.json``.
-
-    Stores that an earlier start made from the very same things are kept, and the tokenizer is not made then.
+    """Writes the tables ``directory/train`` and ``directory/valid``, a report on them, and the tokenizer.
 
     Args:
-        tasks: By name; their order gives the task ids.
-        settings: How samples become stores.
-        make_tokenizer: Called at most once, with a function that reads the texts of all training messages
-            (again at each call). It should save the tokenizer where the run keeps it.
+        supply: Gives the tokenizer and the tokens.
+        settings: How tokens become tables.
         template: How conversations become tokens.
         seed: Seed of the split.
         directory: The run's data folder.
-        tokenizer_identity: Plain values (nested mappings of str, int, None) that say which tokenizer would be
-            made: the digest of a model's files, or the settings of one trained from scratch.
-        resume: Whether a resumed run keeps the stores it was started with, whatever became of their sources.
+        tokenizer_folder: Where the run keeps its tokenizer.
+        cuts: Whether rows take parts of samples, so that none is over-long.
+        resume: Whether a resumed run keeps the tables it was started with, whatever became of their sources.
 
     Raises:
         DataError: Lines or samples that the policies refuse, a task without samples, a folder that cannot be
-            written, or, with ``resume``, stores that are damaged.
+            written, or, with ``resume``, tables that are damaged or tokens that cannot be had again.
         ConfigError: Too few samples for the split, or a template that does not fit the tokenizer.
     """
-    origin_now = partial(_origin, tasks, settings, template, seed, tokenizer_identity)
-    if resume and (earlier := kept_on_resume(directory, origin_now)) is not None:
-        return earlier
-    origin = origin_now()
-    if (earlier := kept(directory, origin)) is not None:
-        return earlier
-    scans = [scan(name, sources.train, sources.valid) for name, sources in tasks.items()]
-    ON_BAD[settings.on_bad](scans)
-    limits = [sources.max_samples for sources in tasks.values()]
-    size = settings.validation_size
-    selections = [select(found, size, limit, seed) for found, limit in zip(scans, limits, strict=True)]
-    tokenizer = make_tokenizer(partial(train_texts, selections))
+    stored = read_report(directory) if resume else None
+    if stored is not None and _is_whole(directory, stored["report"]["fingerprint"]):
+        _warn_of_changes(directory, stored, supply, settings, template, seed)
+        return DataReport.from_dict({**stored["report"], "reused": True})
+    origin = _origin(supply, settings, template, seed)
+    if stored is not None:
+        _refuse_changes(directory, stored, origin)
+    tokenizer = supply.tokenizer()
+    tokens = supply.tokens(tokenizer)
+    save_tokenizer(tokenizer, tokenizer_folder)
     report = DataReport({}, digest(origin), tokenizer_digest(tokenizer))
-    overlong = ON_OVERLONG[settings.on_overlong]
-    with writers(directory, list(tasks), report.fingerprint) as stores:
-        report.tasks = encode(
-            selections, template.encoder(tokenizer), Fit(settings.max_length, overlong), stores
-        )
+    limit = Limit(None if cuts else settings.max_length, ON_OVERLONG[settings.on_overlong])
+    rules = Rules(limit, settings.validation_size, seed)
+    report.tasks = write_tables(directory, tokens, rules, report.fingerprint)
     _write_report(directory / REPORT, {"origin": origin, "report": report.to_dict()})
     return report
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A digest, equal for tokenizers that make the same tokens; compare it with `DataReport.tokenizer`."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    parts = {name: state[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
-    return digest([parts, tokenizer.eos_token, tokenizer.bos_token])
+def open_tables(directory: Path) -> tuple[SampleTable, SampleTable]:
+    """The tables of training and of validation samples in a run's data folder.
+
+    Raises:
+        DataError: One is missing or damaged.
+    """
+    return SampleTable.open(directory / TRAIN_TABLE), SampleTable.open(directory / VALID_TABLE)
 
 
-def _origin(
-    tasks: Mapping[str, TaskSources],
+def read_report(directory: Path) -> dict[str, Any] | None:
+    """The ``origin`` and the ``report`` of a data folder; None if there is none that can be read."""
+    try:
+        stored: dict[str, Any] = json.loads((directory / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stored
+
+
+def _is_whole(directory: Path, fingerprint: str) -> bool:
+    """Whether the tables are there, with their token files, which lie in a cache that may be emptied."""
+    try:
+        tables = open_tables(directory)
+    except DataError as error:
+        _log.warning("preparing the data of %s again: %s", directory, error)
+        return False
+    # A start that was killed before its report was written leaves new tables beside the old report.
+    return all(table.fingerprint == fingerprint for table in tables)
+
+
+def _warn_of_changes(
+    directory: Path,
+    stored: Mapping[str, Any],
+    supply: Supply,
     settings: DataSettings,
     template: Template,
     seed: int,
-    tokenizer_identity: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> None:
+    try:
+        changes = _differences(stored["origin"], _origin(supply, settings, template, seed))
+    except DataError as error:
+        changes = f"  {error}"
+    if changes:
+        _log.warning("going on with the data of %s; since it was made has changed:\n%s", directory, changes)
+
+
+def _refuse_changes(directory: Path, stored: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    changes = _differences(stored["origin"], origin)
+    if changes:
+        message = f"the tokens of this run are gone, and cannot be made again, as has changed:\n{changes}"
+        raise DataError(directory, 0, message)
+
+
+def _origin(supply: Supply, settings: DataSettings, template: Template, seed: int) -> dict[str, Any]:
     origin = {
         "format": _FORMAT,
         "seed": seed,
-        "data": {**asdict(settings), "tasks": {name: _task_origin(task) for name, task in tasks.items()}},
-        "order of data.tasks": " ".join(tasks),
+        "data": asdict(settings),
         "template": dict(template.fingerprint()),
-        "tokenizer": dict(tokenizer_identity),
+        "tokens": dict(supply.fingerprint()),
     }
     plain: dict[str, Any] = json.loads(json.dumps(origin))
     return plain
 
 
-def _task_origin(task: TaskSources) -> dict[str, Any]:
-    valid = dict(task.valid.fingerprint()) if task.valid is not None else None
-    return {"train": dict(task.train.fingerprint()), "valid": valid, "max_samples": task.max_samples}
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    try:
+        with whole_folder(folder) as scratch:
+            tokenizer.save_pretrained(scratch)
+    except OSError as error:
+        raise DataError(folder, 0, f"cannot be written: {error.strerror}") from error
 
 
 def _write_report(path: Path, value: Mapping[str, Any]) -> None:
@@ -122,3 +154,9 @@ def _write_report(path: Path, value: Mapping[str, Any]) -> None:
         write_json(path, value)
     except OSError as error:
         raise DataError(path, 0, f"cannot be written: {error.strerror}") from error
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = dict(flatten(old)), dict(flatten(new))
+    keys = [key for key in {**before, **after} if before.get(key, _ABSENT) != after.get(key, _ABSENT)]
+    return "\n".join(f"  {key}: {before.get(key, _ABSENT)} → {after.get(key, _ABSENT)}" for key in keys)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from mftrun.text_table import text_table
+
+EXAMPLES = 5
+PERCENTILES = (50, 90, 99)
 
 _HEADINGS = (
     *("task", "train", "valid", "tokens", "targets", "target share"),
@@ -14,14 +19,14 @@ _HEADINGS = (
 
 @dataclass
 class Counts:
-    """Samples of one task on their way into one store.
+    """Samples of one task on their way into training or validation.
 
     Attributes:
-        samples: Samples in the store.
+        samples: Samples that are used.
         tokens: Their tokens.
         target_tokens: Their target tokens.
-        overlong: Samples left out because they are longer than ``max_length``.
-        truncated: Samples cut to ``max_length``; in the store.
+        overlong: Samples longer than ``max_length``, left out or cut.
+        truncated: Samples used that were cut to ``max_length``.
         without_target: Samples left out because no target token is within ``max_length``.
     """
 
@@ -40,18 +45,24 @@ class TaskReport:
     Attributes:
         train: Counts of the training samples.
         valid: Counts of the validation samples.
-        bad: Lines that are no sample.
+        bad: Lines that are no sample, or that the template cannot render.
         bad_examples: The first few of them, as ``file:line: what is wrong``.
+        formats: How many samples were written in which format.
         unused: Good samples left out by ``max_samples``.
         longest: Tokens of the longest sample, before any cut.
+        percentiles: Tokens of a sample at each of `PERCENTILES`, before any cut.
+        overlong_examples: The first few over-long samples, as ``file:line: tokens``.
     """
 
     train: Counts = field(default_factory=Counts)
     valid: Counts = field(default_factory=Counts)
     bad: int = 0
     bad_examples: list[str] = field(default_factory=list)
+    formats: dict[str, int] = field(default_factory=dict)
     unused: int = 0
     longest: int = 0
+    percentiles: dict[str, int] = field(default_factory=dict)
+    overlong_examples: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -59,10 +70,10 @@ class DataReport:
     """All tasks of a run.
 
     Attributes:
-        tasks: By name, in the order of the stores' task ids.
-        fingerprint: Digest of everything the stores were made from; the stores hold it too.
+        tasks: By name, in the order of the tables' task ids.
+        fingerprint: Digest of everything the tables were made from; the tables hold it too.
         tokenizer: Digest of the tokenizer that encoded them.
-        reused: Whether stores of an earlier start were found and kept.
+        reused: Whether the tables of a resumed run were kept.
     """
 
     tasks: dict[str, TaskReport]
@@ -85,8 +96,11 @@ class DataReport:
         rows = [_row(name, task) for name, task in self.tasks.items()]
         totals = [sum(column) for column in zip(*(row[1] for row in rows), strict=True)]
         cells = [list(_HEADINGS)] + [_cells(name, numbers) for name, numbers in [*rows, ("total", totals)]]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(_line(row, widths) for row in cells)
+        return text_table(cells)
+
+    def places(self) -> str:
+        """Lines of text: formats, lengths, and where bad lines and over-long samples are, per task."""
+        return "\n".join(line for name, task in self.tasks.items() for line in _places(name, task))
 
 
 def _task_report(values: Mapping[str, Any]) -> TaskReport:
@@ -116,9 +130,17 @@ def _cells(name: str, numbers: list[int]) -> list[str]:
     return [name, *shown, share, *(f"{number:,}" for number in rest)]
 
 
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *rest = (
-        cell.ljust(width) if number == 0 else cell.rjust(width)
-        for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([first, *rest]).rstrip()
+def _places(name: str, task: TaskReport) -> Iterator[str]:
+    formats = ", ".join(f"{form} {count:,}" for form, count in task.formats.items())
+    ranks = ", ".join(f"{rank}% {tokens:,}" for rank, tokens in task.percentiles.items())
+    yield f"{name}: format {formats or '-'}; tokens of a sample: {ranks}, longest {task.longest:,}"
+    overlong = task.train.overlong + task.valid.overlong
+    yield from _examples("bad lines", task.bad, task.bad_examples)
+    yield from _examples("over-long samples", overlong, task.overlong_examples)
+
+
+def _examples(title: str, count: int, examples: Sequence[str]) -> Iterator[str]:
+    if count:
+        more = f", the first {len(examples)}" if count > len(examples) else ""
+        yield f"  {title}: {count:,}{more}:"
+        yield from (f"    {example}" for example in examples)

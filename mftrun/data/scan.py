@@ -1,100 +1,84 @@
-"""The first pass over the sources: count what is there, collect what is wrong with it."""
+"""The first pass over a source: count what is there, collect what is wrong with it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections import Counter
+from dataclasses import dataclass, field
 
+from mftrun.data.progress import progress
 from mftrun.data.sample import Sample
-from mftrun.data.source import Source
+from mftrun.data.source import Chunk, Source
+from mftrun.data.workers import Workers, using
 from mftrun.errors import DataError
 
 EXAMPLES = 5
 
-_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
+@dataclass
 class Reading:
-    """One pass over a source.
+    """What one pass over a source found.
 
     Attributes:
-        source: What was read.
-        good: Samples.
-        bad: Lines that are no sample.
+        counts: Samples of each chunk.
+        bad: Entries that are no sample.
         examples: The first few errors.
+        formats: How many samples were written in each format.
     """
 
-    source: Source
-    good: int
-    bad: int
-    examples: list[DataError]
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A task after the first pass.
-
-    Attributes:
-        task: Its name.
-        readings: Of the training source, then of the validation source if there is one.
-    """
-
-    task: str
-    readings: list[Reading]
+    counts: list[int] = field(default_factory=list)
+    bad: int = 0
+    examples: list[DataError] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
 
     @property
-    def bad(self) -> int:
-        """Lines that are no sample."""
-        return sum(reading.bad for reading in self.readings)
+    def good(self) -> int:
+        """Samples."""
+        return sum(self.counts)
 
-    @property
-    def examples(self) -> list[DataError]:
-        """The first few errors."""
-        return [error for reading in self.readings for error in reading.examples][:EXAMPLES]
+    def add(self, other: Reading) -> None:
+        """Adds what was found further on in the source."""
+        self.counts += other.counts
+        self.bad += other.bad
+        self.examples = [*self.examples, *other.examples][:EXAMPLES]
+        self.formats += other.formats
+
+    def add_bad(self, error: DataError) -> None:
+        """Adds an entry that is no sample."""
+        self.bad += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(error)
 
 
-def scan(task: str, train: Source, valid: Source | None) -> Scan:
-    """Reads the sources of a task to their end.
+def scan(source: Source, workers: Workers | int, title: str = "") -> Reading:
+    """Reads a source to its end.
+
+    Args:
+        source: The source.
+        workers: Processes for large sources, or at most how many there shall be.
+        title: What the progress bar says; by default, where the source is.
 
     Raises:
-        DataError: A source cannot be read at all.
+        DataError: The source cannot be read at all.
     """
-    return Scan(task, [_read(source) for source in (train, valid) if source is not None])
+    found = Reading()
+    with (
+        using(workers) as processes,
+        progress(title or f"reading {source.location}", source.size()) as advance,
+        processes.results(_scanned, source.chunks()) as parts,
+    ):
+        for part, size in parts:
+            found.add(part)
+            advance(size)
+    return found
 
 
-def _read(source: Source) -> Reading:
-    good = bad = 0
-    examples: list[DataError] = []
-    for item in source.read():
+def _scanned(chunk: Chunk) -> tuple[Reading, int]:
+    found, good = Reading(), 0
+    for item in chunk.items():
         if isinstance(item, Sample):
             good += 1
-            continue
-        bad += 1
-        if len(examples) < EXAMPLES:
-            examples.append(item)
-    return Reading(source, good, bad, examples)
-
-
-def _refuse_bad(scans: Sequence[Scan]) -> None:
-    bad = [scan for scan in scans if scan.bad]
-    if not bad:
-        return
-    first, *others = [error for scan in bad for error in scan.examples]
-    counts = ", ".join(f"{scan.task!r} {scan.bad:,}" for scan in bad)
-    lines = [first.message, *(f"  {error}" for error in others[: EXAMPLES - 1])]
-    lines += [f"bad lines by task: {counts}; mend them, or leave them out with data.on_bad=skip"]
-    raise DataError(first.path, first.line, "\n".join(lines))
-
-
-def _log_bad(scans: Sequence[Scan]) -> None:
-    for scan in scans:
-        if scan.bad:
-            _log.warning(
-                "task %r: %s bad lines left out, as %s", scan.task, f"{scan.bad:,}", scan.examples[0]
-            )
-
-
-ON_BAD = MappingProxyType({"error": _refuse_bad, "skip": _log_bad})
+            found.formats[item.format] += 1
+        else:
+            found.add_bad(item)
+    found.counts = [good]
+    return found, chunk.size

@@ -1,104 +1,192 @@
-"""What each sample of a task is for, and the second pass over the sources that follows it."""
+"""What each tokenized sample of a task is for, and the tables that follow from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mftrun.data.sample import Sample
-from mftrun.data.scan import Reading, Scan
-from mftrun.data.source import Source
-from mftrun.data.split import TRAIN, UNUSED, VALID, ValidationSize, split
+from mftrun.data.fitting import Fitted, Limit, fit, joined
+from mftrun.data.report import EXAMPLES, PERCENTILES, Counts, TaskReport
+from mftrun.data.split import TRAIN, VALID, ValidationSize, split, subset
+from mftrun.data.table import write_table
+from mftrun.data.token_file import TokenFile
 from mftrun.errors import DataError
 
-Chosen = tuple[Sample, int]
+TRAIN_TABLE, VALID_TABLE = "train", "valid"
 
 
 @dataclass(frozen=True)
-class Part:
-    """The samples of one source, with the role of each, int8[good samples]."""
-
-    source: Source
-    roles: npt.NDArray[np.int8]
-
-    def chosen(self) -> Iterator[Chosen]:
-        """The samples that are used, with their roles.
-
-        Raises:
-            DataError: The source has not as many samples as in the first pass.
-        """
-        count = 0
-        for item in self.source.read():
-            if isinstance(item, Sample):
-                role = self.roles[count] if count < len(self.roles) else UNUSED
-                count += 1
-                if role != UNUSED:
-                    yield item, int(role)
-        if count != len(self.roles):
-            raise DataError(self.source.location, 0, "changed while it was read; start again")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What to write of a task.
+class TaskTokens:
+    """One task, tokenized.
 
     Attributes:
-        scan: The task after the first pass.
-        parts: Its sources, with the role of each sample.
+        task: Its name.
+        train: Its samples.
+        valid: Its validation samples; None splits them off `train`. All of them are used.
+        max_samples: Use a random subset of `train` of this size; None uses all.
+        location: What the user calls its source.
     """
 
-    scan: Scan
-    parts: list[Part]
+    task: str
+    train: TokenFile
+    valid: TokenFile | None
+    max_samples: int | None
+    location: str
 
     @property
-    def task(self) -> str:
-        """The name of the task."""
-        return self.scan.task
-
-    def source_of(self, role: int) -> Source:
-        """The first source that has a sample of this role."""
-        return next(part.source for part in self.parts if role in part.roles)
-
-    def count(self, role: int) -> int:
-        """Samples of this role."""
-        return sum(int((part.roles == role).sum()) for part in self.parts)
+    def files(self) -> list[TokenFile]:
+        """The one or two token files."""
+        return [self.train] if self.valid is None else [self.train, self.valid]
 
 
-def select(found: Scan, size: ValidationSize, max_samples: int | None, seed: int) -> Selection:
-    """Decides what each sample of a task is for.
+class Rules(NamedTuple):
+    """How tables are made from token files.
 
-    Args:
-        found: The task after the first pass.
-        size: Validation samples to split off, unless there is a validation source, of which all are used.
-        max_samples: Use a random subset of the training source of this size; None uses all.
-        seed: Seed of the split.
+    Attributes:
+        limit: The longest length, and what becomes of longer samples.
+        size: Validation samples to split off.
+        seed: Seed of the split and of subsets.
+    """
+
+    limit: Limit
+    size: ValidationSize
+    seed: int
+
+
+class _Piece(NamedTuple):
+    """The samples of one token file that have one role, made to fit."""
+
+    task: int
+    file: TokenFile
+    role: int
+    fitted: Fitted
+
+
+def write_tables(
+    directory: Path, tasks: Sequence[TaskTokens], rules: Rules, fingerprint: str
+) -> dict[str, TaskReport]:
+    """Writes the tables ``directory/train`` and ``directory/valid``.
 
     Raises:
-        DataError: A source has no sample.
-        ConfigError: There are too few to split.
+        DataError: A task has no sample, over-long samples are refused, or nothing is left of a task.
+        ConfigError: There are too few samples to split.
     """
-    for reading in found.readings:
-        if reading.good == 0:
-            raise DataError(reading.source.location, 0, _no_sample(found.task, reading))
-    train, *valid = found.readings
-    split_off = ValidationSize(0.0, 0, 0) if valid else size
-    parts = [Part(train.source, split(train.good, found.task, seed, split_off, max_samples))]
-    parts += [Part(reading.source, np.full(reading.good, VALID, dtype=np.int8)) for reading in valid]
-    return Selection(found, parts)
+    pieces = [piece for number, task in enumerate(tasks) for piece in _pieces(number, task, rules)]
+    if rules.limit.overlong.is_refused:
+        _refuse_overlong(tasks, pieces, rules.limit)
+    _refuse_empty(tasks, pieces, rules.limit)
+    names = [task.task for task in tasks]
+    for name, role in ((TRAIN_TABLE, TRAIN), (VALID_TABLE, VALID)):
+        _write(directory / name, [piece for piece in pieces if piece.role == role], names, fingerprint)
+    return {
+        task.task: _report(task, [piece for piece in pieces if piece.task == number])
+        for number, task in enumerate(tasks)
+    }
 
 
-def train_texts(selections: Sequence[Selection]) -> Iterator[str]:
-    """The texts of all messages of all training samples."""
-    for selection in selections:
-        for part in selection.parts:
-            for sample, role in part.chosen():
-                if role == TRAIN:
-                    yield from (message.content for message in sample.messages)
+def _pieces(number: int, task: TaskTokens, rules: Rules) -> Iterator[_Piece]:
+    for file in task.files:
+        if file.num_samples == 0:
+            raise DataError(task.location, 0, f"task {task.task!r} has no valid sample{_first_bad(file)}")
+    used = np.flatnonzero(subset(task.train.num_samples, task.task, rules.seed, task.max_samples))
+    split_off = ValidationSize(0.0, 0, 0) if task.valid is not None else rules.size
+    roles = split(len(used), task.task, rules.seed, split_off)
+    for role in (TRAIN, VALID):
+        yield _Piece(number, task.train, role, fit(task.train, used[roles == role], rules.limit))
+    if task.valid is not None:
+        everything = np.arange(task.valid.num_samples)
+        yield _Piece(number, task.valid, VALID, fit(task.valid, everything, rules.limit))
 
 
-def _no_sample(task: str, reading: Reading) -> str:
-    first = f"; {reading.bad:,} bad lines, the first: {reading.examples[0]}" if reading.bad else ""
-    return f"task {task!r} has no valid sample{first}"
+def _first_bad(file: TokenFile) -> str:
+    meta = file.meta
+    return f"; {meta.bad:,} bad lines, the first: {meta.bad_examples[0]}" if meta.bad else ""
+
+
+def _write(directory: Path, pieces: Sequence[_Piece], tasks: Sequence[str], fingerprint: str) -> None:
+    files = [file for piece in pieces for file in piece.file.meta.files]
+    before = np.cumsum([0, *(len(piece.file.meta.files) for piece in pieces)])[:-1].tolist()
+    columns = joined(
+        [piece.fitted for piece in pieces],
+        task=[piece.task for piece in pieces],
+        source=list(range(len(pieces))),
+        files=before,
+    )
+    sources = [piece.file.path for piece in pieces]
+    write_table(directory, columns, tasks=tasks, files=files, sources=sources, fingerprint=fingerprint)
+
+
+def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
+    metas = [file.meta for file in task.files]
+    report = TaskReport(
+        bad=sum(meta.bad for meta in metas),
+        bad_examples=[str(error) for meta in metas for error in meta.bad_examples][:EXAMPLES],
+        formats={name: count for meta in metas for name, count in meta.formats.items()},
+        longest=max(meta.longest for meta in metas),
+        overlong_examples=[text for piece in pieces for text in _places(piece)][:EXAMPLES],
+    )
+    for piece in pieces:
+        _count(report.train if piece.role == TRAIN else report.valid, piece.fitted)
+    used = sum(piece.fitted.num_chosen for piece in pieces if piece.file is task.train)
+    report.unused = task.train.meta.unused + task.train.num_samples - used
+    lengths = np.concatenate([np.asarray(file.lengths) for file in task.files])
+    report.percentiles = {str(rank): int(np.percentile(lengths, rank)) for rank in PERCENTILES}
+    return report
+
+
+def _places(piece: _Piece) -> Iterator[str]:
+    file = piece.file
+    for sample in piece.fitted.overlong[:EXAMPLES]:
+        yield f"{file.origin(int(sample))}: {int(file.lengths[sample]):,} tokens"
+
+
+def _count(counts: Counts, fitted: Fitted) -> None:
+    columns = fitted.columns
+    counts.samples += fitted.num_samples
+    counts.tokens += int(columns["lengths"].sum())
+    counts.target_tokens += int(columns["span_length"].sum(dtype=np.int64))
+    counts.overlong += len(fitted.overlong)
+    counts.truncated += fitted.truncated
+    counts.without_target += fitted.without_target
+
+
+def _refuse_overlong(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
+    refused = [piece for piece in pieces if len(piece.fitted.overlong)]
+    if not refused:
+        return
+    file, overlong = refused[0].file, refused[0].fitted.overlong
+    first = file.origin(int(overlong[0]))
+    others = [text for piece in refused for text in _places(piece)][1:EXAMPLES]
+    numbers = _by_task(tasks, refused)
+    longest = max(int(piece.file.lengths[piece.fitted.overlong].max()) for piece in refused)
+    lines = [
+        f"{int(file.lengths[overlong[0]]):,} tokens, more than data.max_length={limit.max_length}",
+        *(f"  {text}" for text in others),
+        f"over-long samples by task: {', '.join(f'{name!r} {count:,}' for name, count in numbers.items())}; "
+        f"the longest has {longest:,} tokens",
+        "raise data.max_length, or set data.on_overlong=skip (leave them out) or truncate (cut their end)",
+    ]
+    raise DataError(first.path, first.line, "\n".join(lines))
+
+
+def _by_task(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece]) -> dict[str, int]:
+    numbers: dict[str, int] = {}
+    for piece in pieces:
+        name = tasks[piece.task].task
+        numbers[name] = numbers.get(name, 0) + len(piece.fitted.overlong)
+    return numbers
+
+
+def _refuse_empty(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
+    """Raises if samples were chosen and none of them is left."""
+    for piece in pieces:
+        chosen = piece.fitted.num_chosen
+        if chosen and not piece.fitted.num_samples:
+            task, kind = tasks[piece.task], {TRAIN: "training", VALID: "validation"}[piece.role]
+            fits = f"within data.max_length={limit.max_length} and has a target token there"
+            message = f"none of the {chosen:,} {kind} samples of task {task.task!r} is {fits}"
+            raise DataError(task.location, 0, message)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mftrun.data.scan import ON_BAD
+from mftrun.data.fitting import ON_OVERLONG
+from mftrun.data.policies import ON_BAD
 from mftrun.data.source import Source
 from mftrun.data.split import ValidationSize
-from mftrun.data.writing import ON_OVERLONG
 from mftrun.errors import ConfigError
 from mftrun.nearest import unknown
 
@@ -37,7 +37,7 @@ class TaskSources:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """How samples become stores.
+    """How samples become tables.
 
     Attributes:
         max_length: Longest sample in tokens.

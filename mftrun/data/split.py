@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mftrun.errors import ConfigError
 
-UNUSED, TRAIN, VALID = 0, 1, 2
+TRAIN, VALID = 1, 2
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,26 @@ class ValidationSize:
         return min(max(int(self.fraction * count + 0.5), self.minimum), self.maximum)
 
 
-def split(
-    count: int, task: str, seed: int, size: ValidationSize, max_samples: int | None = None
-) -> npt.NDArray[np.int8]:
+def subset(count: int, task: str, seed: int, max_samples: int | None) -> npt.NDArray[np.bool_]:
+    """Which samples of a task are used.
+
+    Args:
+        count: Samples of the task.
+        task: Its name.
+        seed: The seed of the run.
+        max_samples: How many to use, chosen at random; None uses all.
+
+    Returns:
+        bool[count]. It depends on the task's own name and size and on the seed, not on the other tasks.
+    """
+    if max_samples is None or max_samples >= count:
+        return np.ones(count, dtype=np.bool_)
+    used = np.zeros(count, dtype=np.bool_)
+    used[_order(count, task, seed)[:max_samples]] = True
+    return used
+
+
+def split(count: int, task: str, seed: int, size: ValidationSize) -> npt.NDArray[np.int8]:
     """What each sample of a task is for.
 
     A task's split depends on its own name and size and on the seed, not on the other tasks.
@@ -45,24 +62,25 @@ def split(
         task: Its name.
         seed: The seed of the run.
         size: How many samples to hold out.
-        max_samples: Use a random subset of this size; None uses all.
 
     Returns:
-        int8[count] of `UNUSED`, `TRAIN`, `VALID`.
+        int8[count] of `TRAIN`, `VALID`.
 
     Raises:
         ConfigError: No sample would be left for training.
     """
-    used = count if max_samples is None else min(count, max_samples)
-    held_out = size.of(used)
-    if held_out >= used:
-        raise ConfigError(f"data.tasks.{task}", _too_few(task, used, held_out))
-    name = np.random.SeedSequence(entropy=seed, spawn_key=tuple(task.encode()))
-    order = np.random.default_rng(name).permutation(count)
-    roles = np.full(count, UNUSED, dtype=np.int8)
-    roles[order[:held_out]] = VALID
-    roles[order[held_out:used]] = TRAIN
+    held_out = size.of(count)
+    if held_out >= count:
+        raise ConfigError(f"data.tasks.{task}", _too_few(task, count, held_out))
+    roles = np.full(count, TRAIN, dtype=np.int8)
+    roles[_order(count, task, seed)[:held_out]] = VALID
     return roles
+
+
+def _order(count: int, task: str, seed: int) -> npt.NDArray[np.int64]:
+    name = np.random.SeedSequence(entropy=seed, spawn_key=tuple(task.encode()))
+    order: npt.NDArray[np.int64] = np.random.default_rng(name).permutation(count)
+    return order
 
 
 def _too_few(task: str, used: int, held_out: int) -> str:

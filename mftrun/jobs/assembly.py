@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
 
-from mftrun.data.plan import Planner, evaluation_plan
-from mftrun.data.store import TokenStore
-from mftrun.data.writing import TRAIN_STORE, VALID_STORE
+from mftrun.data.plan import evaluation_plan
+from mftrun.data.table import SampleTable
 from mftrun.distributed import resolve_precision
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
+from mftrun.jobs.run_data import RunData, run_data
 from mftrun.jobs.weights import load_model
 from mftrun.models.parts import causal_lm_of
 from mftrun.models.with_nll import ModelWithNll
@@ -100,13 +100,13 @@ def assemble(context: RankContext, payload: Payload) -> Run:
     accelerator = build_group(config, "distributed").accelerator(resolve_precision(config.train.precision))
     _quiet_bars()
     tokenizer = load_tokenizer(layout)
-    stores = TokenStore.open(layout.data / TRAIN_STORE), TokenStore.open(layout.data / VALID_STORE)
+    data = run_data(config, payload.run_dir)
     set_seed(config.seed)
     with_nll = load_model(config, tokenizer, layout, accelerator)
     metrics = MetricsFile()
     trackers = {"metrics": metrics, **build_trackers(config)} if accelerator.is_main_process else {}
     run_trackers = Trackers(trackers)
-    parts = _parts(config, dict(payload.config), layout, accelerator, with_nll, stores, run_trackers, context)
+    parts = _parts(config, dict(payload.config), layout, accelerator, with_nll, data, run_trackers, context)
     # From here on dropout draws another stream on every rank.
     set_seed(config.seed, device_specific=True)
     return Run(
@@ -161,12 +161,12 @@ def _parts(
     layout: RunLayout,
     accelerator: Accelerator,
     with_nll: ModelWithNll,
-    stores: tuple[TokenStore, TokenStore],
+    data: RunData,
     trackers: Trackers,
     context: RankContext,
 ) -> Parts:
-    train, valid = stores
-    objective = build_group(config, "loss", tasks=train.tasks)
+    valid = data.valid()
+    objective = build_group(config, "loss", tasks=valid.tasks)
     factory = build_group(config, "optimizer")
     model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
     model.train()
@@ -180,7 +180,7 @@ def _parts(
         peak_lr=factory.lr,
         scheduler=build_group(config, "scheduler"),
         objective=objective,
-        feed=_feed(config, train, accelerator, pad_id),
+        feed=_feed(config, data, accelerator, pad_id),
         evaluator=_evaluator(config, valid, accelerator, pad_id),
         tracker=trackers,
         saver=Saver(accelerator, checkpoints, model, optimizer, objective, resolved),
@@ -189,20 +189,10 @@ def _parts(
     )
 
 
-def _feed(config: RunConfig, store: TokenStore, accelerator: Accelerator, pad_id: int) -> Feed:
-    planner = Planner(
-        lengths=store.lengths,
-        task=store.task,
-        sampler=build_group(config, "sampler"),
-        rows=build_group(config, "rows"),
-        seed=config.seed,
-        global_batch_size=config.train.global_batch_size,
-        max_length=config.data.max_length,
-    )
+def _feed(config: RunConfig, data: RunData, accelerator: Accelerator, pad_id: int) -> Feed:
     return Feed(
-        store,
-        planner,
-        total_steps(config, planner),
+        data.epochs(announces=accelerator.is_main_process),
+        data.total_steps(),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         micro_batch_size=config.train.micro_batch_size,
@@ -211,19 +201,9 @@ def _feed(config: RunConfig, store: TokenStore, accelerator: Accelerator, pad_id
     )
 
 
-def total_steps(config: RunConfig, planner: Planner) -> int:
-    """Optimizer steps of the run: of its epochs, of ``max_steps``, or the fewer of both."""
-    epochs, most = config.train.epochs, config.train.max_steps
-    if epochs is None:
-        assert most is not None, "the schema refuses a run without an end"
-        return most
-    steps = planner.total_batches(epochs)
-    return steps if most is None else min(steps, most)
-
-
-def _evaluator(config: RunConfig, store: TokenStore, accelerator: Accelerator, pad_id: int) -> Evaluator:
-    plan = evaluation_plan(store.lengths, build_group(config, "rows"), config.data.max_length)
-    return Evaluator(accelerator, store, plan, config.evaluation.batch_size, pad_id)
+def _evaluator(config: RunConfig, table: SampleTable, accelerator: Accelerator, pad_id: int) -> Evaluator:
+    plan = evaluation_plan(table.lengths, build_group(config, "rows"), config.data.max_length)
+    return Evaluator(accelerator, table, plan, config.evaluation.batch_size, pad_id)
 
 
 def _pad_id(causal_lm: Any) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from mftrun.data.prepare import read_report
 from mftrun.data.report import DataReport
-from mftrun.data.writing import REPORT
 from mftrun.errors import MftrunError
 from mftrun.files import whole_folder
 from mftrun.jobs.preparation import build_group
@@ -98,7 +97,8 @@ def _card(run: Run, summary: Summary) -> ModelCard:
 
 
 def _summary(run: Run) -> Summary:
-    stored = json.loads((run.layout.data / REPORT).read_text(encoding="utf-8"))
+    stored = read_report(run.layout.data)
+    assert stored is not None, "the data was prepared before there were ranks"
     report = DataReport.from_dict(stored["report"])
     progress, parameters = run.trainer.progress, parameter_counts(run.causal_lm)
     counts = {

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mftrun.build import build
+from mftrun.data.cache import TokenCache
 from mftrun.data.mixture import Sampler
-from mftrun.data.prepare import DataSettings, TaskSources, Texts, prepare
+from mftrun.data.plan import Planner
+from mftrun.data.prepare import prepare
 from mftrun.data.rows import RowBuilder
-from mftrun.data.source import JsonlFolder, Source
+from mftrun.data.settings import DataSettings
+from mftrun.data.supply import FromFolder, FromSources, Supply
+from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
 from mftrun.distributed import Strategy
 from mftrun.errors import ConfigError
-from mftrun.files import whole_folder
 from mftrun.jobs.layout import RunLayout
+from mftrun.jobs.sources import task_sources
 from mftrun.losses.objective import Objective
 from mftrun.models.adapters import Adapter
 from mftrun.models.base import ModelSource
-from mftrun.schema import RunConfig, TaskConfig, task_configs
+from mftrun.paths import cache_dir
+from mftrun.schema import RunConfig, task_configs
 from mftrun.tracking.base import Tracker, Trackers
 from mftrun.training.optimizers import OptimizerFactory
 from mftrun.training.schedulers import Scheduler
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
     from mftrun.data.report import DataReport
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,16 @@ EXPECTED: Mapping[str, Any] = {
 def build_group(config: RunConfig, group: str, **runtime: Any) -> Any:
     """Builds the chosen option of a group and checks its type.
 
+    Args:
+        config: The run's configuration.
+        group: Name of the group.
+        runtime: Completes an option that is `_partial_`; others do without.
+
     Raises:
         ConfigError: It refuses its values or is of another kind.
     """
+    if not config.objects[group].get("_partial_", False):
+        runtime = {}
     return build(config.objects[group], EXPECTED[group], group, allowed=config.allowed_targets, **runtime)
 
 
@@ -74,7 +82,7 @@ def check_parts(config: RunConfig) -> None:
         ConfigError: Names the key.
     """
     tasks = list(task_configs(config.data))
-    runtime = {"loss": {"tasks": tasks}}
+    runtime = {"loss": {"tasks": tasks}, "sampler": {"tasks": tasks}}
     parts = {group: build_group(config, group, **runtime.get(group, {})) for group in EXPECTED}
     _check_rates(config.objects["scheduler"].get("min_lr", 0.0), parts["optimizer"].lr)
     parts["model"].check()
@@ -87,7 +95,17 @@ def _check_rates(lowest: float, peak: float) -> None:
 
 
 def prepare_data(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataReport:
-    """Tokenizes the tasks into the run's folder; what is already there is kept.
+    """Makes the data that a run starts with; see `prepare_tables`, and `ShardedData` for data in shards."""
+    if config.data.shard_samples is not None:
+        from mftrun.jobs.streaming import ShardedData
+
+        assert not resuming, "a stream is resumed from a checkpoint"
+        return ShardedData(config, run_dir).prepare(None)
+    return prepare_tables(config, run_dir, resuming=resuming)
+
+
+def prepare_tables(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataReport:
+    """Makes the run's tables and tokenizer in its folder; tokens come from the cache where they can.
 
     Args:
         config: The run's configuration.
@@ -99,36 +117,55 @@ def prepare_data(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataRep
         ConfigError: A task has too few samples, or the template does not fit the tokenizer.
     """
     layout = RunLayout(run_dir)
-    model, template = build_group(config, "model"), build_group(config, "template")
-
-    def make_tokenizer(texts: Texts) -> PreTrainedTokenizerFast:
-        tokenizer: PreTrainedTokenizerFast = model.tokenizer(texts, template.required_tokens)
-        tokenizer.chat_template = template.chat_template()
-        with whole_folder(layout.tokenizer) as folder:
-            tokenizer.save_pretrained(folder)
-        return tokenizer
-
-    report = prepare(
-        task_sources(config),
+    return prepare(
+        supply_of(config),
         settings_of(config),
-        make_tokenizer,
-        template,
+        build_group(config, "template"),
         seed=config.seed,
         directory=layout.data,
-        tokenizer_identity=_tokenizer_identity(config.objects["model"]),
+        tokenizer_folder=layout.tokenizer,
+        cuts=build_group(config, "rows").splits_samples,
         resume=resuming,
     )
-    log.info("%s %s\n%s", "kept" if report.reused else "tokenized", layout.data, report.table())
-    return report
 
 
-def task_sources(config: RunConfig) -> dict[str, TaskSources]:
-    """Where each task's samples come from, by name."""
-    return {name: _sources(task, name, config) for name, task in task_configs(config.data).items()}
+def build_planner(config: RunConfig, samples: SampleTable, seed: int) -> Planner:
+    """Makes the plans of epochs of these samples."""
+    return Planner(
+        lengths=samples.lengths,
+        task=samples.task,
+        sampler=build_group(config, "sampler", tasks=samples.tasks),
+        rows=build_group(config, "rows"),
+        seed=seed,
+        global_batch_size=config.train.global_batch_size,
+        max_length=config.data.max_length,
+    )
+
+
+def supply_of(config: RunConfig) -> Supply:
+    """Where the tokens of a run come from.
+
+    Raises:
+        ConfigError: They come in shards, which are made while the run goes on.
+    """
+    if config.data.shard_samples is not None:
+        raise ConfigError("data.shard_samples", "acts on job=train and job=preview; set it to null here")
+    template, model = build_group(config, "template"), build_group(config, "model")
+    if config.data.tokenized is not None:
+        return FromFolder(Path(config.data.tokenized).expanduser(), template, model)
+    return FromSources(
+        task_sources(config),
+        settings_of(config),
+        template,
+        model,
+        TokenCache(cache_dir(config.data.cache_dir)),
+        config.seed,
+        config.data.num_workers,
+    )
 
 
 def settings_of(config: RunConfig) -> DataSettings:
-    """The settings that turn samples into stores."""
+    """The settings that turn samples into tables."""
     data = config.data
     return DataSettings(
         max_length=data.max_length,
@@ -138,31 +175,3 @@ def settings_of(config: RunConfig) -> DataSettings:
         valid_min=data.valid_min,
         valid_max=data.valid_max,
     )
-
-
-def _refuse_shared_files(train: JsonlFolder, valid: JsonlFolder, name: str) -> None:
-    shared = {file.resolve() for file in train.files()} & {file.resolve() for file in valid.files()}
-    if shared:
-        raise ConfigError(
-            f"data.tasks.{name}.valid_path",
-            f"{min(shared)} would be trained on, too: it is also below the task's path",
-        )
-
-
-def _tokenizer_identity(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The model option, and the digests of the tokenizer's files where they lie in a folder."""
-    folder = Path(str(model.get("path", ""))).expanduser()
-    files = sorted(folder.glob("*token*")) if "path" in model and folder.is_dir() else []
-    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
-    return {"option": json.dumps(dict(model), sort_keys=True), "files": digests}
-
-
-def _sources(task: TaskConfig, name: str, config: RunConfig) -> TaskSources:
-    if task.source is not None:
-        train = build(task.source, Source, f"data.tasks.{name}.source", allowed=config.allowed_targets)
-    else:
-        train = JsonlFolder(str(task.path))
-    valid = None if task.valid_path is None else JsonlFolder(task.valid_path)
-    if isinstance(train, JsonlFolder) and valid is not None:
-        _refuse_shared_files(train, valid, name)
-    return TaskSources(train, valid, task.max_samples)

@@ -50,7 +50,8 @@ class TrainJob:
         launch.warm_up()  # imports torch for the ranks while this process reads the data
 
         from mftrun.jobs.layout import RunLayout
-        from mftrun.jobs.preparation import build_group, check_parts, prepare_data
+        from mftrun.jobs.preparation import build_group, check_parts
+        from mftrun.jobs.run_data import run_data
         from mftrun.schema import RunConfig
         from mftrun.training.changes import load_config, refuse_changes
         from mftrun.training.checkpoint import find_resume
@@ -61,10 +62,15 @@ class TrainJob:
             allowed = typed.checkpoint.allow_changed_config
             refuse_changes(load_config(checkpoint), config, allowed=allowed)
         check_parts(typed)
-        prepare_data(typed, run_dir, resuming=checkpoint is not None)
+        data = run_data(typed, run_dir)
+        report = data.prepare(checkpoint)
+        log.info("%s the data\n%s", "kept" if report.reused else "prepared", report.table())
         payload = Payload(config, run_dir, checkpoint)
         processes = build_group(typed, "distributed").processes()
-        return launch.run_ranks(train_rank, payload, num_processes=processes, log_file=RunLayout(run_dir).log)
+        with data.supplied(checkpoint):
+            return launch.run_ranks(
+                train_rank, payload, num_processes=processes, log_file=RunLayout(run_dir).log
+            )
 
 
 def train_rank(context: RankContext, payload: Payload) -> float | None:

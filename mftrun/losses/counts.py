@@ -13,7 +13,7 @@ class Counts:
     """Target tokens and samples of every task, in one rank's window or in the whole global batch.
 
     Attributes:
-        tokens: float64 [K], target tokens N_k.
+        tokens: float64 [K], target tokens N_k; one of weight w counts as w tokens.
         samples: float64 [K], samples with at least one target token, S_k.
     """
 

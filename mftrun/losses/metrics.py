@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class TaskSums:
-    """Sums of nll and counts of target tokens, per task, in float64.
+    """Sums of nll and counts of target tokens, per task, in float64. A token of weight w counts as w tokens.
 
     Args:
         num_tasks: K.
@@ -17,15 +17,16 @@ class TaskSums:
     def __init__(self, num_tasks: int, device: torch.device | str = "cpu") -> None:
         self._sums = torch.zeros(2, num_tasks, dtype=torch.float64, device=device)
 
-    def add(self, nll: Tensor, task_ids: Tensor) -> None:
+    def add(self, nll: Tensor, task_ids: Tensor, target_weights: Tensor) -> None:
         """Adds target tokens. Nothing is read back from the device.
 
         Args:
             nll: [T]; its gradient is not followed.
             task_ids: int64 [T].
+            target_weights: [T], above 0.
         """
-        values = nll.detach().double()
-        self._sums.index_add_(1, task_ids, torch.stack([values, torch.ones_like(values)]))
+        weights = target_weights.double()
+        self._sums.index_add_(1, task_ids, torch.stack([weights * nll.detach().double(), weights]))
 
     def vector(self) -> Tensor:
         """A float64 [2K] copy: sums, then counts. To be added over the ranks by one all-reduce."""

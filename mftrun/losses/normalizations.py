@@ -1,8 +1,9 @@
 """Normalizations: the coefficient of every target token in the loss of the global batch.
 
-Each is a linear rule, loss = sum_i c_i * value_i, so shares of micro-batches and ranks simply add up.
-In the notation below, token i belongs to task k and to a sample s of n_s target tokens; N_k and S_k count
-the target tokens and samples of task k in the whole global batch, and P is the set of tasks with N_k > 0.
+Each is a linear rule, loss = sum_i c_i * v_i * value_i, so shares of micro-batches and ranks simply add up.
+Token i has the weight v_i (1, unless the data says otherwise) and counts as v_i tokens everywhere: it belongs
+to task k and to a sample s of n_s target tokens, N_k and S_k count the target tokens and samples of task k in
+the whole global batch, n_s and N_k are sums of v_i, and P is the set of tasks with N_k > 0.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class Normalization(Protocol):
     uses_weights: ClassVar[bool]
 
     def coefficients(self, counts: Counts, weights: Tensor, task_ids: Tensor, sample_sizes: Tensor) -> Tensor:
-        """Coefficient of each target token.
+        """Coefficient c_i of each target token, by which its weighted value is multiplied.
 
         Args:
             counts: Of the whole global batch.
             weights: float64 [K], task weights, 0 or more.
             task_ids: int64 [T].
-            sample_sizes: int64 [T], n_s of each token's sample.
+            sample_sizes: float64 [T], n_s of each token's sample.
 
         Returns:
             float64 [T].

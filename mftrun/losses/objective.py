@@ -38,7 +38,13 @@ class Objective:
         self._moved = (self._weights.current(), self._weights.current())
 
     def loss(
-        self, nll: Tensor, task_ids: Tensor, sample_ids: Tensor, sample_sizes: Tensor, counts: Counts
+        self,
+        nll: Tensor,
+        task_ids: Tensor,
+        sample_ids: Tensor,
+        sample_sizes: Tensor,
+        counts: Counts,
+        target_weights: Tensor | None = None,
     ) -> Tensor:
         """Share of this micro-batch in the loss of its global batch. Nothing is read back from the device.
 
@@ -47,17 +53,22 @@ class Objective:
         Args:
             nll: [T], -log p of each target token.
             task_ids: int64 [T].
-            sample_ids: int64 [T].
-            sample_sizes: int64 [T], target tokens of the token's whole sample.
+            sample_ids: int64 [T], equal for the tokens of one sample; need not be so between micro-batches.
+            sample_sizes: [T], target tokens of the token's whole sample, or their summed weight.
             counts: Of the whole global batch, on the device of `nll`.
+            target_weights: [T], how many tokens each target counts as, in `sample_sizes` and `counts`, too;
+                None for 1 each.
 
         Returns:
             A scalar in the dtype of `nll`; 0, with its graph, when T is 0.
         """
-        values = self._token_loss.values(Targets(nll, task_ids, sample_ids, sample_sizes), counts)
+        if target_weights is None:
+            target_weights = torch.ones_like(nll)
+        targets = Targets(nll, target_weights, task_ids, sample_ids, sample_sizes)
+        values = self._token_loss.values(targets, counts)
         weights = self._weights_on(counts.tokens.device)
         coefficients = self._normalization.coefficients(counts, weights, task_ids, sample_sizes)
-        return (coefficients * values.double()).sum().to(nll.dtype)
+        return (coefficients * target_weights.double() * values.double()).sum().to(nll.dtype)
 
     def task_weights(self) -> Tensor:
         """Current task weights, float64 [K], as they are before normalization."""

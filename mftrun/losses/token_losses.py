@@ -14,14 +14,18 @@ from mftrun.losses.counts import Counts
 class Targets:
     """The T target tokens of one micro-batch. A sample never spreads over two micro-batches.
 
+    Where rows cut a document, each of its pieces is a sample; so is each occurrence of a repeated sample.
+
     Attributes:
         nll: [T], -log p of each target token; carries the gradient.
+        target_weights: [T], how many tokens each counts as; a mean over tokens must be weighted by it.
         task_ids: int64 [T].
-        sample_ids: int64 [T].
-        sample_sizes: int64 [T], target tokens of the token's sample.
+        sample_ids: int64 [T], equal for the tokens of one sample, and only comparable within the micro-batch.
+        sample_sizes: float64 [T], summed weight of the targets of the token's sample.
     """
 
     nll: Tensor
+    target_weights: Tensor
     task_ids: Tensor
     sample_ids: Tensor
     sample_sizes: Tensor
@@ -32,7 +36,7 @@ class TokenLoss(Protocol):
     """Values that a normalization then averages."""
 
     def values(self, targets: Targets, counts: Counts) -> Tensor:
-        """Loss of each target token, [T].
+        """Loss of each target token, [T], not yet multiplied by its weight.
 
         Args:
             targets: The micro-batch.

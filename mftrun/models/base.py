@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,14 @@ class ModelSource(Protocol):
     @property
     def head(self) -> HeadKind:
         """How target positions are projected; see `mftrun.models.heads.head_for`."""
+        ...
+
+    @property
+    def tokenizer_recipe(self) -> Mapping[str, Any] | None:
+        """What a tokenizer that is trained on the tasks' texts depends on besides them, as plain values.
+
+        None where the model brings its own.
+        """
         ...
 
     def check(self) -> None:

@@ -50,6 +50,11 @@ class Pretrained:
     revision: str | None = None
     head: HeadKind = "auto"
 
+    @property
+    def tokenizer_recipe(self) -> None:
+        """None: the model brings its own; see `ModelSource.tokenizer_recipe`."""
+        return None
+
     def check(self) -> None:
         """See `ModelSource.check`: the folder, the architecture, and the libraries that were asked for.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mftrun.errors import ConfigError
 from mftrun.models.base import HeadKind, Texts
@@ -62,6 +62,11 @@ class TinyLlama:
         if self.num_key_value_heads is not None:
             heads = ("num_attention_heads", self.num_attention_heads)
             _divides("num_key_value_heads", self.num_key_value_heads, *heads)
+
+    @property
+    def tokenizer_recipe(self) -> Mapping[str, Any]:
+        """Its size; see `ModelSource.tokenizer_recipe`."""
+        return {"kind": "byte-level BPE", "vocab_size": self.vocab_size}
 
     def check(self) -> None:
         """See `ModelSource.check`."""

@@ -52,7 +52,10 @@ def train_bpe(
 def load_tokenizer(
     path: str, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Loads the tokenizer of a pretrained model. Without a pad token, the end token takes its place.
+    """Loads the tokenizer of a pretrained model.
+
+    Without a pad token the end token takes its place, else any control token: what pads is never looked at.
+    An end token is not needed here; templates that cannot do without say so.
 
     Args:
         path: Local folder or hub id.
@@ -60,7 +63,7 @@ def load_tokenizer(
         trust_remote_code: Whether code in the model's folder may run.
 
     Raises:
-        ConfigError: There is no tokenizer, it is not a fast one, or it has no end token.
+        ConfigError: There is no tokenizer, it is not a fast one, or it has no control token to pad with.
     """
     from transformers import AutoTokenizer
 
@@ -79,13 +82,14 @@ def load_tokenizer(
             "model.path", f"the tokenizer of {path} is empty: no tokenizer.json or vocabulary there"
         )
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = _end_token_of(tokenizer, path)
+        tokenizer.pad_token = _padding_of(tokenizer, path)
     return tokenizer
 
 
-def _end_token_of(tokenizer: PreTrainedTokenizerFast, path: str) -> str:
-    if tokenizer.eos_token is None:
-        raise ConfigError(
-            "model.path", f"the tokenizer of {path} has neither a pad nor an end token; add one to its config"
-        )
-    return str(tokenizer.eos_token)
+def _padding_of(tokenizer: PreTrainedTokenizerFast, path: str) -> str:
+    added = sorted(tokenizer.get_added_vocab().items(), key=lambda item: item[1])
+    for token in (tokenizer.eos_token, tokenizer.unk_token, *(name for name, _ in added)):
+        if token is not None:
+            return str(token)
+    message = f"the tokenizer of {path} has no pad, end or other control token; add one to its config"
+    raise ConfigError("model.path", message)

@@ -19,8 +19,8 @@ class Ballot:
     """What one rank brings to the step.
 
     Attributes:
-        targets: float64 [K], target tokens per task in this rank's window.
-        samples: float64 [K], samples with at least one target, per task.
+        targets: float64 [K], weighted target tokens per task in this rank's window.
+        samples: float64 [K], samples, or pieces of cut ones, with at least one target, per task.
         tokens: Non-padding tokens in the window.
         slots: All positions in the window, padding included.
         stop: This rank was told to stop.
@@ -40,8 +40,8 @@ class Agreement:
     """The same on every rank: sums over the global batch, and what any rank asked for.
 
     Attributes:
-        counts: Target tokens and samples per task, on the device.
-        targets: The same target-token counts, on the host.
+        counts: Weighted target tokens and samples per task, on the device.
+        targets: The same target-token counts, on the host; whole numbers as int.
         samples: The same sample counts, on the host.
         tokens: Non-padding tokens.
         slots: Positions, padding included.
@@ -50,7 +50,7 @@ class Agreement:
     """
 
     counts: Counts
-    targets: list[int]
+    targets: list[float]
     samples: list[int]
     tokens: int
     slots: int
@@ -63,13 +63,14 @@ def agree(accelerator: Accelerator, ballot: Ballot) -> Agreement:
     tail = [ballot.tokens, ballot.slots, int(ballot.stop), int(ballot.save)]
     local = np.concatenate([ballot.targets, ballot.samples, np.asarray(tail, dtype=np.float64)])
     total = accelerator.reduce(torch.from_numpy(local).to(accelerator.device), reduction="sum")
-    values = [int(value) for value in total.tolist()]
     k = len(ballot.targets)
-    tokens, slots, stop, save = values[2 * k :]
+    targets = [int(value) if value.is_integer() else value for value in total[:k].tolist()]
+    values = [int(value) for value in total[k:].tolist()]
+    tokens, slots, stop, save = values[k:]
     return Agreement(
         counts=Counts(tokens=total[:k], samples=total[k : 2 * k]),
-        targets=values[:k],
-        samples=values[k : 2 * k],
+        targets=targets,
+        samples=values[:k],
         tokens=tokens,
         slots=slots,
         stop=stop > 0,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mftrun.errors import ConfigError
+from mftrun.nested import flatten
 
 CONFIG = "config.json"
 
 # What the checkpoint's weights and the run's tokens were made with: a run cannot go on with others.
 FIXED = ("data", "template", "model", "peft")
+
+# Of these, what acts on the samples still to come of a run whose data is made while it goes on: whoever meets
+# a bad line far into the data must be able to go on.
+FIXED_UNLESS_STREAMED = ("data.on_bad", "data.on_overlong")
 
 # Keys whose change leaves every number of the run as it was: where things go, how often they are saved or
 # shown, and how the global batch is split (split invariance).
@@ -26,6 +31,8 @@ FREE = (
     "checkpoint",
     "evaluation.every",
     "evaluation.batch_size",
+    "data.cache_dir",
+    "data.num_workers",
     "distributed",
     "train.log_every",
     "train.micro_batch_size",
@@ -37,16 +44,6 @@ def load_config(checkpoint: Path) -> dict[str, Any]:
     """The resolved configuration that a checkpoint was made with."""
     config: dict[str, Any] = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
     return config
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every leaf of a nested mapping with its dotted key."""
-    for key, value in config.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{path}.")
-        else:
-            yield path, value
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -69,7 +66,9 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: b
         ConfigError: Names every changed key with both values.
     """
     changes = changed_keys(old, new)
-    fixed = {key: pair for key, pair in changes.items() if _under(key, FIXED)}
+    streams = new.get("data", {}).get("shard_samples") is not None
+    free = FIXED_UNLESS_STREAMED if streams else ()
+    fixed = {key: pair for key, pair in changes.items() if _under(key, FIXED) and not _under(key, free)}
     if fixed:
         raise ConfigError(
             "resume", f"{_listed(fixed)}\nA run keeps its data and its model: start a new run for these."

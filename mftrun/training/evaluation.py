@@ -17,26 +17,28 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from mftrun.data.store import TokenStore
+    from mftrun.data.batch import Samples
     from mftrun.launch import StopRequest
 
 
 class Evaluator:
     """Measures the token-mean nll of every task over the whole validation set.
 
+    A target of weight w counts as w tokens, as in training.
+
     Args:
         accelerator: Joins the ranks.
-        store: The tokenized validation samples.
+        samples: The tokenized validation samples.
         plan: All of them as rows, without any random number.
         micro_batch_size: Rows in one forward of one rank.
         pad_id: Token that fills rows.
     """
 
     def __init__(
-        self, accelerator: Accelerator, store: TokenStore, plan: EpochPlan, micro_batch_size: int, pad_id: int
+        self, accelerator: Accelerator, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
     ) -> None:
         self._accelerator = accelerator
-        self._store = store
+        self._samples = samples
         self._plan = plan
         self._pad_id = pad_id
         ranks = accelerator.num_processes
@@ -56,7 +58,7 @@ class Evaluator:
         Returns:
             The losses by task; None when a signal cut the evaluation short on some rank.
         """
-        sums = TaskSums(len(self._store.tasks), self._accelerator.device)
+        sums = TaskSums(len(self._samples.tasks), self._accelerator.device)
         model.eval()
         try:
             stopped = self._sum(model, sums, self._window, stop)
@@ -71,9 +73,10 @@ class Evaluator:
         for rows in window:
             if stop.stop_requested:
                 return True
-            batch = collate(self._store, self._plan.rows, rows, self._pad_id).to(self._accelerator.device)
+            batch = collate(self._samples, self._plan.rows, rows, self._pad_id, self._plan.layout)
+            batch = batch.to(self._accelerator.device)
             output = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids)
-            sums.add(output.nll, batch.task_ids)
+            sums.add(output.nll, batch.task_ids, batch.target_weights)
         return False
 
     def _reduce(self, sums: TaskSums, stopped: bool) -> dict[str, float] | None:
@@ -82,10 +85,10 @@ class Evaluator:
         total = self._accelerator.reduce(flagged, reduction="sum").cpu()
         if total[-1] > 0:
             return None
-        whole = TaskSums(len(self._store.tasks), torch.device("cpu"))
+        whole = TaskSums(len(self._samples.tasks), torch.device("cpu"))
         whole.load_vector(total[:-1])
         return {
             name: mean
-            for name, mean in zip(self._store.tasks, whole.means(), strict=True)
+            for name, mean in zip(self._samples.tasks, whole.means(), strict=True)
             if mean is not None
         }

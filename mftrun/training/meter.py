@@ -35,15 +35,18 @@ class Meter:
         self._last: dict[str, float] = {}
         self._reset()
 
-    def add(self, nll: torch.Tensor, task_ids: torch.Tensor, share: torch.Tensor) -> None:
+    def add(
+        self, nll: torch.Tensor, task_ids: torch.Tensor, target_weights: torch.Tensor, share: torch.Tensor
+    ) -> None:
         """Adds one micro-batch, without reading anything back from the device.
 
         Args:
             nll: [T] detached.
             task_ids: int64 [T].
+            target_weights: [T], how many tokens each counts as.
             share: 0-d detached loss share of this micro-batch.
         """
-        self._sums.add(nll, task_ids)
+        self._sums.add(nll, task_ids, target_weights)
         self._scalars[0] += share
 
     def add_router(self, share: torch.Tensor) -> None:
@@ -123,7 +126,8 @@ class Meter:
         self._sums = TaskSums(len(self._tasks), device)
         self._scalars = torch.zeros(2, dtype=torch.float64, device=device)  # objective, router loss
         self._has_router = False
-        self._steps = self._tokens = self._slots = self._targets = 0
+        self._steps = self._tokens = self._slots = 0
+        self._targets = 0.0
         self._lap_seconds = 0.0
 
     def _lap(self) -> None:

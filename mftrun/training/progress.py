@@ -15,7 +15,7 @@ class Progress:
         epoch: Epoch of the next global batch, from 0.
         batch: Global batches of that epoch already trained on.
         tokens: Non-padding tokens seen by all ranks.
-        targets: Target tokens seen, per task.
+        targets: Target tokens seen, per task, by their weight.
         samples: Samples with targets seen, per task.
         seconds: Time spent training so far, in all sessions.
         best_value: Lowest watched validation loss so far, None before the first evaluation.
@@ -30,7 +30,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     tokens: int = 0
-    targets: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, float] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     best_value: float | None = None

@@ -56,9 +56,14 @@ def accumulate(
         with nullcontext() if last else accelerator.no_sync(model):
             output = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids)
             share = objective.loss(
-                output.nll, batch.task_ids, batch.sample_ids, batch.sample_sizes, agreement.counts
+                output.nll,
+                batch.task_ids,
+                batch.piece_ids,
+                batch.sample_sizes,
+                agreement.counts,
+                batch.target_weights,
             )
-            meter.add(output.nll.detach(), batch.task_ids, share.detach())
+            meter.add(output.nll.detach(), batch.task_ids, batch.target_weights, share.detach())
             if output.router_loss is not None:
                 router = output.router_loss * (batch.num_tokens / agreement.tokens)
                 meter.add_router(router.detach())

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 import ast
+import pickle
 from pathlib import Path
 
 import pytest
 
 from mftrun.data.embedded import CompleteFunction, WriteDocstring, WriteFunction
 from mftrun.data.sample import problem
-from mftrun.data.source import Source
+from mftrun.data.source import Source, read
 
 TASKS = (WriteFunction, WriteDocstring, CompleteFunction)
 
 
 @pytest.fixture(scope="module")
 def samples():
-    return {task: list(task(max_samples=300).read()) for task in TASKS}
+    return {task: list(read(task(max_samples=300))) for task in TASKS}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -29,7 +30,7 @@ def test_samples_are_valid_bounded_unique_and_as_many_as_asked(samples, task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_samples_are_the_same_each_time_and_a_prefix_of_more(samples, task):
-    assert list(task(max_samples=100).read()) == samples[task][:100]
+    assert list(read(task(max_samples=100))) == samples[task][:100]
 
 
 def test_no_file_serves_two_tasks(samples):
@@ -93,9 +94,17 @@ def test_odd_files_and_functions_are_passed_over(tmp_path, monkeypatch):
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "a.py").write_text(ODD)
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
-    (sample,) = WriteFunction(99).read()
+    (sample,) = read(WriteFunction(99))
     assert sample.messages[1].content == "def after_form_feed(value):\n    return value + 1"
     assert sample.messages[0].content.endswith("def after_form_feed(value):\n\nAdds one.")
+
+
+def test_chunks_can_be_sent_to_a_worker_and_add_up(samples):
+    source = WriteFunction(max_samples=300)
+    chunks = [pickle.loads(pickle.dumps(chunk)) for chunk in source.chunks()]
+    assert [chunk.size for chunk in chunks] == [256, 44]
+    assert source.size() == 300
+    assert [item for chunk in chunks for item in chunk.items()] == samples[WriteFunction]
 
 
 def test_it_is_a_source_and_its_fingerprint_follows_its_limits():

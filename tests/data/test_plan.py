@@ -6,9 +6,20 @@ import pytest
 
 from mftrun.data.mixture import Proportional, Sampler
 from mftrun.data.plan import EpochPlan, Planner, evaluation_plan
-from mftrun.data.rows import Packing, Padding, RowBuilder
+from mftrun.data.rows import Concat, Packing, Padding, PaddingFree, RowBuilder
+from mftrun.data.samplers import Epochs, RoundRobin, Temperature, Weights
 
-BUILDERS = [Packing(), Padding()]
+WHOLE = [Packing(), Padding(), PaddingFree()]
+BUILDERS = [*WHOLE, Concat()]
+TASKS = ("a", "b", "c")
+SAMPLERS = [
+    Proportional(),
+    Temperature(3.0),
+    Weights(TASKS, {"a": 5, "b": 0.5}, samples_per_epoch=61),
+    Epochs(TASKS, {"a": 0.3, "b": 2.5}),
+    RoundRobin(),
+    RoundRobin("shortest"),
+]
 SPLITS = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 5), (8, 1), (5, 64)]  # ranks, micro-batch size
 
 
@@ -26,7 +37,7 @@ def flat(windows: list[list[np.ndarray[Any, Any]]]) -> list[int]:
     return sorted(int(row) for window in windows for rows in window for row in rows)
 
 
-@pytest.mark.parametrize("rows", BUILDERS, ids=str)
+@pytest.mark.parametrize("rows", WHOLE, ids=str)
 @pytest.mark.parametrize(("world", "micro"), SPLITS)
 @pytest.mark.parametrize(("samples", "batch"), [(157, 8), (1, 4), (40, 1), (90, 1000)])
 def test_any_split_covers_the_epoch_exactly_once(
@@ -116,6 +127,57 @@ def test_total_batches(sampler: Sampler, epochs: float, steps: int) -> None:
 def test_float_epochs_cost_no_step() -> None:
     make = planner(Padding(), samples=40, batch=4)
     assert [make.total_batches(1 + tenths / 10) for tenths in range(10)] == list(range(10, 20))
+
+
+def test_the_plan_of_the_first_epoch_is_kept_for_the_training() -> None:
+    make = planner(Padding())
+    assert make.epoch(0) is make.epoch(0)
+    make.total_batches(4.5)
+    counted = make.epoch(0)
+    assert make.epoch(0) is counted
+
+
+def seen_by(make: Planner, steps: int, world: int, start: int = 0) -> list[tuple[int, int]]:
+    """Samples and first tokens of the pieces that all ranks see from global batch `start` of epoch 0 on."""
+    plan = make.epoch(0)
+    windows = [
+        dealt(plan, index, world, micro=2) for index in range(start, min(start + steps, plan.num_batches))
+    ]
+    rows = np.array([row for window in windows for row in flat(window)], np.int64)
+    pieces, _ = plan.rows.pieces(rows)
+    return list(zip(pieces.samples.tolist(), pieces.starts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("rows", BUILDERS, ids=str)
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_every_sample_is_seen_once_an_epoch_though_ranks_change_within_it(
+    rows: RowBuilder, world: int
+) -> None:
+    make = planner(rows)
+    before, rest = seen_by(make, 3, world), 1000
+    for other in (1, 2, 3, 5):
+        after = seen_by(planner(rows), rest, other, start=3)
+        seen = before + after
+        assert sorted({sample for sample, _ in seen}) == list(range(157))
+        if rows in WHOLE:
+            assert sorted(seen) == [(sample, 0) for sample in range(157)]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("rows", BUILDERS, ids=str)
+def test_a_resumed_run_sees_what_the_unbroken_one_would(rows: RowBuilder, sampler: Sampler) -> None:
+    """Epoch and batch number are all that a checkpoint holds; a fresh planner goes on from them."""
+    unbroken = replace(planner(rows), sampler=sampler)
+    places = [(epoch, batch) for epoch in range(3) for batch in range(unbroken.epoch(epoch).num_batches)]
+    whole = [trained(unbroken, *place) for place in places]
+    cut = len(places) // 2
+    resumed = replace(planner(rows), sampler=sampler)
+    assert [trained(resumed, *place) for place in places[cut:]] == whole[cut:]
+
+
+def trained(make: Planner, epoch: int, batch: int) -> list[int]:
+    plan = make.epoch(epoch)
+    return plan.rows.pieces(plan.rows_of(batch))[0].samples.tolist()
 
 
 @pytest.mark.parametrize("rows", BUILDERS, ids=str)

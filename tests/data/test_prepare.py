@@ -5,19 +5,26 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mftrun.data.prepare import DataSettings, TaskSources, prepare, tokenizer_digest
+from mftrun.data.cache import TokenCache
+from mftrun.data.digests import tokenizer_digest
+from mftrun.data.files import Files
+from mftrun.data.prepare import prepare
 from mftrun.data.report import DataReport
 from mftrun.data.sample import Message, Origin, Sample
-from mftrun.data.source import JsonlFolder
-from mftrun.data.store import TokenStore
+from mftrun.data.settings import DataSettings, TaskSources
+from mftrun.data.supply import FromSources
+from mftrun.data.table import SampleTable
 from mftrun.data.template import RoleTemplate
 from mftrun.errors import ConfigError, DataError
 
@@ -31,16 +38,30 @@ class Listed:
     location = "a list"
 
     def __init__(self, items, later=None):
-        self.items, self.later, self.readings = list(items), later, 0
+        self.given, self.later, self.readings = list(items), later, 0
 
-    def read(self):
+    def size(self):
+        return len(self.given)
+
+    def chunks(self):
         self.readings += 1
-        items = self.later if self.later is not None and self.readings > 1 else self.items
-        for line, item in enumerate(items, start=1):
-            yield item if isinstance(item, DataError) else _sample(*item, line)
+        yield Several(self.later if self.later is not None and self.readings > 1 else self.given)
 
     def fingerprint(self):
-        return {"items": str(self.items)}
+        return {"items": str(self.given)}
+
+
+@dataclass(frozen=True)
+class Several:
+    given: list
+
+    @property
+    def size(self):
+        return len(self.given)
+
+    def items(self):
+        for line, item in enumerate(self.given, start=1):
+            yield item if isinstance(item, DataError) else _sample(*item, line)
 
 
 def _sample(question, answer, line):
@@ -55,33 +76,49 @@ def bad(line):
     return DataError("list", line, f"is bad {line}")
 
 
+@dataclass
+class Maker:
+    """A model option whose tokenizer is trained on the tasks; counts the tokenizers made."""
+
+    make: Callable
+    kind: str
+    made: list
+
+    @property
+    def tokenizer_recipe(self):
+        return {"kind": self.kind}
+
+    def tokenizer(self, texts, control_tokens=()):
+        self.made.append(sorted(texts()))
+        return self.make(["<s>"])
+
+
 @pytest.fixture
 def run(tmp_path, make_tokenizer):
     """Prepares {name: source or TaskSources} in tmp_path/data; counts the tokenizers made."""
     made = []
 
-    def call(tasks, *, resume=False, seed=0, identity=None, template=TEMPLATE, **settings):
-        def make(texts):
-            made.append(sorted(texts()))
-            return make_tokenizer(["<s>"])
-
+    def call(tasks, *, resume=False, seed=0, kind="byte-level", template=TEMPLATE, cuts=False, **settings):
         sources = {
             name: task if isinstance(task, TaskSources) else TaskSources(task) for name, task in tasks.items()
         }
+        settings, cache = DataSettings(**settings), TokenCache(tmp_path / "cache")
+        model = Maker(make_tokenizer, kind, made)
         return prepare(
-            sources,
-            DataSettings(**settings),
-            make,
+            FromSources(sources, settings, template, model, cache, seed, workers=1),
+            settings,
             template,
             seed=seed,
             directory=tmp_path / "data",
-            tokenizer_identity=identity or {"kind": "byte-level"},
+            tokenizer_folder=tmp_path / "tokenizer",
+            cuts=cuts,
             resume=resume,
         )
 
     call.made = made
     call.directory = tmp_path / "data"
-    call.open = lambda name: TokenStore.open(tmp_path / "data" / name)
+    call.cache = tmp_path / "cache"
+    call.open = lambda name: SampleTable.open(tmp_path / "data" / name)
     return call
 
 
@@ -103,11 +140,13 @@ def test_stores_hold_the_tokens_of_the_template(run, make_tokenizer):
     run({"a": Listed(pairs(12))}, valid_fraction=0)
     store, tokenizer = run.open("train"), make_tokenizer(["<s>"])
     for sample in range(12):
-        place = slice(*store.offsets[sample : sample + 2])
         number = store.origin(sample).line - 1
-        assert tokenizer.decode(store.tokens[place]) == f"U:q {number}A:answer {number}\n</s>"
-        trained = store.tokens[place][store.targets[place]]
-        assert tokenizer.decode(trained) == f"answer {number}\n</s>"
+        ids = store.read(*(np.array([value]) for value in (sample, 0, store.lengths[sample])))
+        assert tokenizer.decode(ids) == f"U:q {number}A:answer {number}\n</s>"
+        (span,) = range(store.span_ptr[sample], store.span_ptr[sample + 1])
+        start, length = store.span_start[span], store.span_length[span]
+        assert tokenizer.decode(ids[start : start + length]) == f"answer {number}\n</s>"
+        assert store.target_weights[sample] == length
 
 
 def test_report_counts_what_the_stores_hold(run):
@@ -118,16 +157,15 @@ def test_report_counts_what_the_stores_hold(run):
             mine = store.task == number
             assert counts(task).samples == mine.sum()
             assert counts(task).tokens == store.lengths[mine].sum()
-            assert counts(task).target_tokens == store.target_counts[mine].sum() > 0
+            assert counts(task).target_tokens == store.target_weights[mine].sum() > 0
 
 
-def test_tokenizer_sees_the_training_texts_only(run):
-    run({"a": Listed(pairs(20))}, valid_fraction=0.2)
-    held_out = origins(run.open("valid"), 0)
-    assert len(held_out) == 4
+def test_a_tokenizer_is_trained_once_on_the_texts_of_all_training_sources(run):
+    tasks = {"a": TaskSources(Listed(pairs(5)), Listed(pairs(5, "v"))), "b": Listed(pairs(3, "b"))}
+    run(tasks)
+    run(tasks, seed=3, max_length=99)
     (texts,) = run.made
-    expected = [text for line, pair in enumerate(pairs(20), start=1) if line not in held_out for text in pair]
-    assert texts == sorted(expected)
+    assert texts == sorted(text for pair in [*pairs(5), *pairs(3, "b")] for text in pair)
 
 
 def test_split_follows_the_seed(run):
@@ -213,9 +251,9 @@ def test_too_few_samples_for_the_split(run):
 def test_a_file_that_cannot_be_used_names_itself(run, write_jsonl, tmp_path):
     path = write_jsonl("t/train.jsonl", ['{"chat_rounds": []}', "{"])
     with pytest.raises(DataError, match=r"train\.jsonl:1: the conversation is empty"):
-        run({"a": JsonlFolder(str(path))})
+        run({"a": Files(str(path))})
     with pytest.raises(DataError, match="gone: no such file or folder"):
-        run({"a": JsonlFolder(str(tmp_path / "gone"))})
+        run({"a": Files(str(tmp_path / "gone"))})
 
 
 # Over-long samples.
@@ -242,13 +280,13 @@ def test_overlong_samples_are_left_out_and_counted(run):
 
 def test_overlong_samples_are_cut_and_those_without_a_target_left_out(run):
     task = run({"a": Listed(LONG)}, max_length=100, on_overlong="truncate", valid_fraction=0).tasks["a"]
-    assert (task.train.samples, task.train.overlong, task.train.truncated) == (12, 0, 2)
+    assert (task.train.samples, task.train.overlong, task.train.truncated) == (12, 3, 2)
     assert task.train.without_target == 1
     store = run.open("train")
     assert origins(store, 0) == set(range(1, 13))
     assert store.lengths.max() == 100
     assert (store.lengths == 100).sum() == 2
-    assert store.target_counts.min() > 0
+    assert store.target_weights.min() > 0
 
 
 def test_a_sample_of_just_the_longest_length_fits(run):
@@ -294,7 +332,7 @@ def test_settings_out_of_range(settings, message):
 # Starting again.
 
 
-def test_a_second_start_keeps_the_stores(run):
+def test_a_resumed_run_keeps_its_tables(run):
     first = run({"a": Listed(pairs(20))})
     source = Listed(pairs(20))
     second = run({"a": source}, resume=True)
@@ -303,21 +341,57 @@ def test_a_second_start_keeps_the_stores(run):
     assert (source.readings, len(run.made)) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"seed": 5}, {"valid_fraction": 0.5}, {"max_length": 30}, {"cuts": True}]
+)
+def test_no_setting_of_a_run_makes_tokens_again(run, settings):
+    run({"a": Listed(pairs(20)), "b": Listed(pairs(9))})
+    again = {"a": Listed(pairs(20)), "b": Listed(pairs(9))}
+    run(again, **settings)
+    assert [source.readings for source in again.values()] == [0, 0]
+
+
+def test_another_task_makes_a_new_tokenizer_and_only_tokens_of_its_own_if_that_is_the_same(run):
+    run({"a": Listed(pairs(20)), "b": Listed(pairs(9))})
+    again = {"a": Listed(pairs(20)), "b": Listed(pairs(9)), "c": Listed(pairs(4, "new"))}
+    run(again)
+    for_tokenizer = 2
+    assert [source.readings - for_tokenizer for source in again.values()] == [0, 0, 1]
+
+
+def test_tokens_that_have_gone_from_the_cache_are_made_again_the_same(run, caplog):
+    tasks = {"a": Listed(pairs(20))}
+    first = run(tasks)
+    before = run.open("train")
+    shutil.rmtree(run.cache)
+    second = run(tasks, resume=True)
+    assert "is gone" in caplog.text
+    assert second.fingerprint == first.fingerprint
+    after = run.open("train")
+    everything = [np.arange(before.num_samples), np.zeros(before.num_samples, int), np.array(before.lengths)]
+    assert (after.read(*everything) == before.read(*everything)).all()
+    shutil.rmtree(run.cache)
+    with pytest.raises(
+        DataError, match=r"gone, and cannot be made again(.|\n)*tokens\.tasks\.a\.train\.items"
+    ):
+        run({"a": Listed(pairs(21))}, resume=True)
+
+
 CHANGES = {
     "max_length": ({"max_length": 999}, r"data\.max_length: 1024 → 999"),
     "policy": ({"on_overlong": "skip"}, r"data\.on_overlong: error → skip"),
     "fraction": ({"valid_fraction": 0.2}, r"data\.valid_fraction: 0\.05 → 0\.2"),
     "seed": ({"seed": 9}, r"seed: 0 → 9"),
-    "tokenizer": ({"identity": {"kind": "other"}}, r"tokenizer\.kind: byte-level → other"),
+    "tokenizer": ({"kind": "other"}, r"tokens\.tokenizer recipe\.kind: byte-level → other"),
     "template": ({"template": RoleTemplate("S", "V:", "A:")}, r"template\.user_prefix: U: → V:"),
-    "source": ({"tasks": {"a": Listed(pairs(21))}}, r"data\.tasks\.a\.train\.items"),
+    "source": ({"tasks": {"a": Listed(pairs(21))}}, r"tokens\.tasks\.a\.train\.items"),
     "new task": (
         {"tasks": {"a": Listed(pairs(20)), "b": Listed(pairs(5))}},
-        r"data\.tasks\.b\.train\.items: absent →",
+        r"tokens\.tasks\.b\.train\.items: absent →",
     ),
     "limit": (
         {"tasks": {"a": TaskSources(Listed(pairs(20)), max_samples=9)}},
-        r"data\.tasks\.a\.max_samples: None → 9",
+        r"tokens\.tasks\.a\.max_samples: None → 9",
     ),
 }
 
@@ -346,19 +420,19 @@ def test_a_changed_file_is_noticed(run, write_jsonl, caplog):
         {"chat_rounds": [{"role": "user", "content": "q"}, {"role": "bot", "content": f"{n}"}]}
         for n in range(9)
     ]
-    tasks = {"a": JsonlFolder(str(write_jsonl("t/a.jsonl", lines)))}
+    tasks = {"a": Files(str(write_jsonl("t/a.jsonl", lines)))}
     run(tasks)
     assert run(tasks, resume=True).reused
     path = write_jsonl("t/a.jsonl", lines[:-1])
     assert run(tasks, resume=True).reused
-    assert f"data.tasks.a.train.{path}: " in caplog.text
+    assert f"tokens.tasks.a.train.{path}: " in caplog.text
     assert not run(tasks).reused
 
 
 def test_a_resumed_run_needs_its_sources_no_more(run, write_jsonl, caplog):
     rounds = [{"role": "user", "content": "q"}, {"role": "bot", "content": "a"}]
     path = write_jsonl("t/a.jsonl", [{"chat_rounds": rounds}] * 9)
-    tasks = {"a": JsonlFolder(str(path))}
+    tasks = {"a": Files(str(path))}
     run(tasks)
     path.unlink()
     assert run(tasks, resume=True).reused
@@ -367,13 +441,11 @@ def test_a_resumed_run_needs_its_sources_no_more(run, write_jsonl, caplog):
         run(tasks)
 
 
-def test_a_damaged_store_is_made_anew_but_not_on_resume(run):
+def test_a_damaged_table_is_made_again(run):
     tasks = {"a": Listed(pairs(20))}
     run(tasks)
-    os.truncate(run.directory / "train" / "tokens.npy", 130)
-    with pytest.raises(DataError, match="cut short"):
-        run(tasks, resume=True)
-    assert not run(tasks).reused
+    os.truncate(run.directory / "train" / "lengths.npy", 130)
+    assert not run(tasks, resume=True).reused
     assert run.open("train").num_samples == 19
 
 
@@ -402,7 +474,7 @@ def test_a_start_killed_before_its_report_is_no_earlier_start(run, monkeypatch):
         patch.setattr("mftrun.data.prepare.write_json", _full_disk)
         with pytest.raises(DataError, match=r"report\.json: cannot be written: No space left"):
             run({"a": Listed(pairs(30))})
-    assert not run(tasks).reused
+    assert not run(tasks, resume=True).reused
     assert run.open("train").num_samples == 19
 
 
@@ -412,14 +484,15 @@ def _full_disk(*_):
 
 def test_a_source_that_changes_between_the_readings_is_refused(run):
     for later in (pairs(19), pairs(21)):
+        task = TaskSources(Listed(pairs(20), later=later), max_samples=15)
         with pytest.raises(DataError, match="a list: changed while it was read"):
-            run({"a": Listed(pairs(20), later=later)})
+            run({"a": task})
     assert not (run.directory / "report.json").exists()
 
 
 def test_folder_that_cannot_be_written(run):
     run.directory.write_text("a file in the way")
-    with pytest.raises(DataError, match="cannot write the token store"):
+    with pytest.raises(DataError, match="cannot be written"):
         run({"a": Listed(pairs(20))})
 
 
@@ -465,8 +538,8 @@ def test_tokenizer_digest_survives_saving_and_sees_changes(make_tokenizer, tmp_p
 def test_progress_is_logged_per_task_without_a_terminal(run, caplog):
     with caplog.at_level(logging.INFO):
         run({"a": Listed(pairs(20)), "b": Listed(pairs(5))})
-    assert "tokenizing a: 20 samples" in caplog.text
-    assert "tokenizing b: 5 samples" in caplog.text
+    assert "tokenizing a" in caplog.text
+    assert "tokenizing b" in caplog.text
 
 
 def test_progress_is_a_bar_on_a_terminal(run, caplog, monkeypatch, capsys):
@@ -486,7 +559,7 @@ def test_nothing_of_the_data_needs_torch():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared data is not here")
 def test_real_tasks(run):
-    tasks = {folder.name: JsonlFolder(str(folder)) for folder in sorted(REAL.iterdir())}
+    tasks = {folder.name: Files(str(folder)) for folder in sorted(REAL.iterdir())}
     limited = {name: TaskSources(source, max_samples=100) for name, source in tasks.items()}
     report = run(limited, max_length=2048, on_overlong="truncate")
     used = {name: task.train.samples + task.valid.samples for name, task in report.tasks.items()}

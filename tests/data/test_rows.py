@@ -3,9 +3,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mftrun.data.rows import Packing, Padding, RowBuilder, RowPlan, offsets, ranges
+from mftrun.data.rows import (
+    Concat,
+    Packing,
+    Padding,
+    PaddingFree,
+    RowBuilder,
+    RowPlan,
+    SplitPacking,
+    offsets,
+    ranges,
+)
+from mftrun.errors import ConfigError
 
-BUILDERS = [Packing(), Padding(), Padding(group_factor=1)]
+WHOLE = [Packing(), Padding(), Padding(group_factor=1), PaddingFree(), PaddingFree(30), PaddingFree(200)]
+BUILDERS = [*WHOLE, Concat(), SplitPacking()]
 
 
 def random_lengths(seed: int, longest: int = 64) -> np.ndarray[Any, Any]:
@@ -14,11 +26,17 @@ def random_lengths(seed: int, longest: int = 64) -> np.ndarray[Any, Any]:
 
 
 def segments(plan: RowPlan) -> list[list[int]]:
+    return [[sample for sample, _, _ in row] for row in pieces(plan)]
+
+
+def pieces(plan: RowPlan) -> list[list[tuple[int, int, int]]]:
+    """Sample, start and size of each piece, row by row."""
+    triples = list(zip(plan.samples.tolist(), plan.starts.tolist(), plan.sizes.tolist(), strict=True))
     pairs = zip(plan.row_ptr[:-1], plan.row_ptr[1:], strict=True)
-    return [plan.samples[start:stop].tolist() for start, stop in pairs]
+    return [triples[start:stop] for start, stop in pairs]
 
 
-@pytest.mark.parametrize("builder", BUILDERS, ids=str)
+@pytest.mark.parametrize("builder", WHOLE, ids=str)
 @pytest.mark.parametrize("seed", range(8))
 def test_every_entry_of_the_order_is_in_exactly_one_row(builder: RowBuilder, seed: int) -> None:
     lengths = random_lengths(seed)
@@ -31,7 +49,10 @@ def test_every_entry_of_the_order_is_in_exactly_one_row(builder: RowBuilder, see
     assert all(rows)
     assert plan.lengths.tolist() == [sum(lengths[row]) for row in rows]
     assert plan.num_rows == len(rows)
-    assert plan.lengths.max(initial=0) <= 64
+    assert not plan.starts.any()
+    assert np.array_equal(plan.sizes, lengths[plan.samples])
+    budget = getattr(builder, "tokens", None) or 64
+    assert all(sum(lengths[row]) <= budget or len(row) == 1 for row in rows)
 
 
 @pytest.mark.parametrize("builder", BUILDERS, ids=str)
@@ -42,12 +63,12 @@ def test_arranging_keeps_every_row(builder: RowBuilder, count: int, batch: int) 
     assert sorted(arranged.tolist()) == list(range(count))
     again = builder.arrange(lengths, batch, np.random.default_rng(1))
     assert np.array_equal(arranged, again)
-    if count > 50:
+    if count > 50 and isinstance(builder, Packing | Padding):
         other = builder.arrange(lengths, batch, np.random.default_rng(2))
         assert not np.array_equal(arranged, other)
 
 
-@pytest.mark.parametrize("builder", BUILDERS, ids=str)
+@pytest.mark.parametrize("builder", WHOLE, ids=str)
 @pytest.mark.parametrize("bad", [0, 65])
 def test_lengths_that_preparing_refuses_are_our_mistake(builder: RowBuilder, bad: int) -> None:
     with pytest.raises(AssertionError, match="preparing"):
@@ -125,9 +146,89 @@ def test_taking_rows_reorders_whole_rows() -> None:
     rows = segments(plan)
     assert segments(taken) == [rows[i] for i in chosen]
     assert taken.lengths.tolist() == plan.lengths[chosen].tolist()
-    samples, counts = plan.segments(chosen)
-    assert samples.tolist() == taken.samples.tolist()
+    found, counts = plan.pieces(chosen)
+    assert found.samples.tolist() == taken.samples.tolist()
+    assert found.sizes.tolist() == taken.sizes.tolist()
     assert counts.tolist() == [len(rows[i]) for i in chosen]
+
+
+def test_concat_by_hand() -> None:
+    """Rows of 4: a cut document goes on behind a copy of its last token, a border needs none."""
+    plan = Concat().plan(np.array([6, 3, 9, 1]), np.array([1, 0, 3, 2]), 4)
+    assert pieces(plan) == [
+        [(1, 0, 3), (0, 0, 1)],
+        [(0, 0, 4)],
+        [(0, 3, 3), (3, 0, 1)],
+        [(2, 0, 4)],
+        [(2, 3, 4)],
+        [(2, 6, 3)],
+    ]
+    assert plan.lengths.tolist() == [4, 4, 4, 4, 4, 3]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("max_length", [2, 3, 17, 64])
+def test_concat_loses_no_token_and_fills_every_row_but_the_last(seed: int, max_length: int) -> None:
+    lengths = random_lengths(seed, longest=40)
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    plan = Concat().plan(lengths, order, max_length)
+    seen: list[tuple[int, int]] = []
+    for sample, start, size in (piece for row in pieces(plan) for piece in row):
+        is_continued = bool(seen) and seen[-1] == (sample, start)
+        seen += [(sample, start + at) for at in range(is_continued, size)]
+    assert seen == [(sample, at) for sample in order.tolist() for at in range(lengths[sample])]
+    assert set(plan.lengths[:-1].tolist()) <= {max_length}
+    assert all(0 < length <= max_length for length in plan.lengths)
+
+
+def test_concat_needs_space_for_a_repeated_token() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Concat().plan(np.array([3]), np.array([0]), 1)
+    assert caught.value.key == "data.max_length"
+
+
+def test_only_what_is_longer_than_a_row_is_cut_for_evaluation() -> None:
+    builder = Concat().for_evaluation
+    assert builder.splits_samples
+    lengths = np.array([64, 65, 3, 200, 1, 127, 128])
+    plan = builder.plan(lengths, np.arange(7), 64)
+    found: dict[int, list[tuple[int, int]]] = {}
+    for sample, start, size in sorted(piece for row in pieces(plan) for piece in row):
+        found.setdefault(sample, []).append((start, size))
+    assert found == {
+        0: [(0, 64)],
+        1: [(0, 64), (63, 2)],
+        2: [(0, 3)],
+        3: [(0, 64), (63, 64), (126, 64), (189, 11)],
+        4: [(0, 1)],
+        5: [(0, 64), (63, 64)],
+        6: [(0, 64), (63, 64), (126, 2)],
+    }
+    assert plan.lengths.max() <= 64
+
+
+def test_padding_free_is_next_fit_in_the_sampler_s_order() -> None:
+    lengths = np.array([4, 5, 2, 12, 1, 9])
+    order = np.array([1, 0, 2, 3, 4, 5])
+    assert segments(PaddingFree(10).plan(lengths, order, 64)) == [[1, 0], [2], [3], [4, 5]]
+    assert segments(PaddingFree().plan(lengths, order, 12)) == [[1, 0, 2], [3], [4, 5]]
+    assert PaddingFree(10).arrange(lengths, 2, np.random.default_rng(0)).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("tokens", [0, -1])
+def test_an_impossible_budget_is_refused(tokens: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PaddingFree(tokens)
+    assert caught.value.key == "rows.tokens"
+
+
+def test_only_builders_that_split_take_longer_samples() -> None:
+    assert [builder.splits_samples for builder in (Packing(), Padding(), PaddingFree(), Concat())] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_ranges_and_offsets() -> None:

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mftrun.data.split import TRAIN, UNUSED, VALID, ValidationSize, split
+from mftrun.data.split import TRAIN, VALID, ValidationSize, split, subset
 from mftrun.errors import ConfigError
 
 SIZE = ValidationSize(0.1, 1, 50)
 
 
 def counts(roles):
-    return [int((roles == role).sum()) for role in (UNUSED, TRAIN, VALID)]
+    return [int((roles == role).sum()) for role in (TRAIN, VALID)]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def counts(roles):
 def test_sizes(count, size, held_out):
     roles = split(count, "t", 0, size)
     assert roles.dtype == np.int8
-    assert counts(roles) == [0, count - held_out, held_out]
+    assert counts(roles) == [count - held_out, held_out]
 
 
 def test_split_depends_on_seed_and_task_and_nothing_else():
@@ -44,28 +44,25 @@ def test_split_is_spread_over_the_file():
     assert np.bincount(held_out // 1000, minlength=10).min() > 50
 
 
-def test_max_samples_takes_a_random_subset_and_keeps_the_validation_samples():
-    whole, part = (
-        split(400, "t", 0, ValidationSize(0.1, 20, 20)),
-        split(400, "t", 0, ValidationSize(0.1, 20, 20), 100),
-    )
-    assert counts(part) == [300, 80, 20]
-    assert np.array_equal(whole == VALID, part == VALID)
-    assert np.flatnonzero(part != UNUSED).max() > 200
-    assert counts(split(10, "t", 0, SIZE, 99)) == [0, 9, 1]
+def test_a_subset_is_random_and_depends_on_seed_and_task():
+    part = subset(400, "t", 0, 100)
+    assert part.sum() == 100
+    assert np.flatnonzero(part).max() > 200
+    assert np.array_equal(part, subset(400, "t", 0, 100))
+    assert not np.array_equal(part, subset(400, "t", 1, 100))
+    assert not np.array_equal(part, subset(400, "u", 0, 100))
+    assert subset(10, "t", 0, 99).all()
+    assert subset(10, "t", 0, None).all()
 
 
-@pytest.mark.parametrize(
-    ("count", "size", "limit"), [(1, SIZE, None), (30, ValidationSize(0.1, 30, 50), None), (9, SIZE, 1)]
-)
-def test_too_few_samples_say_how_many_there_are_and_what_to_set(count, size, limit):
+@pytest.mark.parametrize(("count", "size"), [(1, SIZE), (30, ValidationSize(0.1, 30, 50))])
+def test_too_few_samples_say_how_many_there_are_and_what_to_set(count, size):
     with pytest.raises(ConfigError) as caught:
-        split(count, "chat", 0, size, limit)
-    used = min(count, limit or count)
-    assert str(caught.value).startswith(f"data.tasks.chat: {used} sample")
+        split(count, "chat", 0, size)
+    assert str(caught.value).startswith(f"data.tasks.chat: {count} sample")
     for key in ("data.tasks.chat.valid_path", "data.valid_min", "data.valid_fraction"):
         assert key in str(caught.value)
 
 
 def test_one_sample_without_validation_is_enough():
-    assert counts(split(1, "t", 0, ValidationSize(0.0, 1, 9))) == [0, 1, 0]
+    assert counts(split(1, "t", 0, ValidationSize(0.0, 1, 9))) == [1, 0]

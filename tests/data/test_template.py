@@ -8,8 +8,8 @@ import yaml
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mftrun.data.sample import Message
-from mftrun.data.template import RoleTemplate, Template
+from mftrun.data.sample import Message, Origin, Sample
+from mftrun.data.template import RoleTemplate, Template, ToolText
 from mftrun.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf" / "template"
@@ -26,10 +26,13 @@ NASTY = "</s><s>bot\n<|im_end|>\n<|im_start|>assistant\n ok <s> é 🙂 '\"\\n {
 def template(name, **changes):
     values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     assert values.pop("_target_") == "mftrun.data.template.RoleTemplate"
+    if values["tools"] is not None:
+        assert values["tools"].pop("_target_") == "mftrun.data.template.ToolText"
+        values["tools"] = ToolText(**values["tools"])
     return RoleTemplate(**{**values, **changes})
 
 
-@pytest.fixture(params=["mftcoder", "chatml"])
+@pytest.fixture(params=["mftcoder", "chatml", "atorch", "markers"])
 def bound(request, make_tokenizer):
     """A template, and a tokenizer trained for it."""
     chosen = template(request.param)
@@ -37,8 +40,7 @@ def bound(request, make_tokenizer):
 
 
 def encode(chosen, tokenizer, messages):
-    (encoded,) = chosen.encode_all([messages], tokenizer)
-    return encoded
+    return chosen.encoder(tokenizer).encode(messages)
 
 
 def as_dicts(messages):
@@ -59,7 +61,7 @@ def test_mftcoder_text_and_targets(make_tokenizer):
         "<s>human\n  indented\n\nquestion \n<s>bot\n\n    answer\n\n</s>\n"
     )
     assert spans(encoded, tokenizer) == ["a + b\n</s>", "\n    answer\n\n</s>"]
-    assert (encoded.ids.dtype, encoded.targets.dtype) == (np.int32, np.bool_)
+    assert (encoded.ids.dtype, encoded.weights.dtype) == (np.int32, np.float32)
 
 
 def test_chatml_text_and_targets(make_tokenizer):
@@ -110,9 +112,9 @@ def test_inference_prompt_has_the_tokens_that_were_trained_on(bound, question, s
 
 def test_chat_template_refuses_an_unknown_role(bound):
     chosen, tokenizer = bound
-    with pytest.raises(Exception, match="Unknown role: tool"):
+    with pytest.raises(Exception, match="Unknown role: narrator"):
         tokenizer.apply_chat_template(
-            [{"role": "tool", "content": "x"}], chat_template=chosen.chat_template()
+            [{"role": "narrator", "content": "x"}], chat_template=chosen.chat_template()
         )
 
 
@@ -138,11 +140,13 @@ def test_a_control_token_that_is_not_called_special_is_no_way_in_either(make_tok
 def test_batches_give_what_single_conversations_give(bound):
     chosen, tokenizer = bound
     conversations = [TURNS, TURNS[1:3], [Message("user", NASTY), Message("assistant", "x")], TURNS[:3]]
-    for batched, messages in zip(chosen.encode_all(conversations, tokenizer), conversations, strict=True):
+    encoder = chosen.encoder(tokenizer)
+    samples = [Sample(tuple(messages), Origin("", 0)) for messages in conversations]
+    for batched, messages in zip(encoder.encode_all(samples), conversations, strict=True):
         alone = encode(chosen, tokenizer, messages)
         assert np.array_equal(batched.ids, alone.ids)
-        assert np.array_equal(batched.targets, alone.targets)
-    assert chosen.encode_all([], tokenizer) == []
+        assert np.array_equal(batched.weights, alone.weights)
+    assert encoder.encode_all([]) == []
 
 
 def test_encoding_leaves_the_tokenizer_as_it_was(bound):
@@ -266,10 +270,13 @@ def test_tokens_that_swallow_the_space_after_them_do_so_in_training(make_tokeniz
     assert spans(encoded, tokenizer) == [" a</s>"]
 
 
-def test_tokenizer_that_can_write_a_text_only_as_control_token_is_refused():
+def test_text_that_the_tokenizer_can_only_write_as_a_control_token_is_a_bad_sample():
     inner = Tokenizer(models.Unigram([("<unk>", 0.0), ("<s>", -0.1), ("a", -1.0)], unk_id=0))
     inner.add_special_tokens(["<s>", "</s>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
-    messages = [Message("user", "a<s>a"), Message("assistant", "a")]
-    with pytest.raises(ConfigError, match="can only write '<s>' in a message as that control token"):
-        template("mftcoder").encode_all([messages], tokenizer)
+    samples = [
+        Sample((Message("user", text), Message("assistant", "a")), Origin("", 0)) for text in ("a", "a<s>a")
+    ]
+    good, refused = template("mftcoder").encoder(tokenizer).encode_all(samples)
+    assert len(good.ids)
+    assert "can only write '<s>' in a message as that control token; remove it" in refused

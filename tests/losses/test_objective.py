@@ -188,6 +188,48 @@ def test_nothing_to_train_is_zero_with_a_graph(name):
     assert nll.grad.shape == (0,)
 
 
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_a_token_of_weight_w_counts_as_w_tokens(name):
+    """The loss is that of a batch in which the token stands w times."""
+    times = torch.tensor([3, 1, 2, 1, 4])
+    repeated = Tokens(
+        *(part.repeat_interleave(times) for part in (HAND.nll, HAND.task, HAND.sample)), 3, HAND.weights
+    )
+    expected, _ = sum_of_shares(repeated, name, torch.zeros(11, dtype=torch.int64))
+    counts = repeated.counts(torch.arange(11))
+    sizes = torch.zeros(3).double().index_add_(0, HAND.sample, times.double())[HAND.sample]
+    for part in splits(HAND):
+        found = weighted_loss(HAND, name, part, counts, sizes, times.float())
+        assert found == pytest.approx(expected, rel=1e-6)
+    plain, _ = sum_of_shares(HAND, name, HAND.sample)
+    assert found != pytest.approx(plain, rel=1e-3)
+
+
+def weighted_loss(
+    tokens: Tokens, name: str, part: Tensor, counts: Counts, sizes: Tensor, weights: Tensor
+) -> float:
+    made = objective(tokens, name)
+    total = 0.0
+    for value in range(int(part.max()) + 1):
+        own = part == value
+        place = tokens.nll[own], tokens.task[own], tokens.sample[own]
+        total += float(made.loss(*place, sizes[own], counts, weights[own]))
+    return total
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_weights_of_one_change_no_bit(name):
+    counts = HAND.counts(torch.arange(5))
+    losses = []
+    for weights in (None, torch.ones(5)):
+        nll = HAND.nll.clone().requires_grad_()
+        sizes = HAND.sizes if weights is None else HAND.sizes.double()
+        share = objective(HAND, name).loss(nll, HAND.task, HAND.sample, sizes, counts, weights)
+        share.backward()
+        losses.append((share.item(), nll.grad.tolist()))
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("name", ["task_mean", "task_sample_mean"])
 def test_only_tasks_of_weight_zero_present(name):
     weights = {"0": 0.0, "1": 0.0}

@@ -7,11 +7,7 @@ from worlds import NORMALIZATIONS, Split
 
 from mftrun.launch import run_ranks
 
-
-@pytest.fixture
-def store(tmp_path):
-    worlds.write_store(tmp_path / "store")
-    return tmp_path / "store"
+WEIGHTS = (1.0, 0.25, 3.0)
 
 
 def run(split, ranks=1):
@@ -26,29 +22,43 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_micro_batches_do_not_matter(store, normalization):
-    whole = run(Split(store, normalization, 8))
+def test_micro_batches_do_not_matter(normalization):
+    whole = run(Split(normalization, 8))
     for size in (1, 2, 3):
-        assert_same(run(Split(store, normalization, size)), whole)
+        assert_same(run(Split(normalization, size)), whole)
+
+
+@pytest.mark.parametrize("rows", ["packing", "padding_free"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_rows_of_whole_samples_do_not_matter(normalization, rows):
+    whole = run(Split(normalization, 8))
+    assert_same(run(Split(normalization, 2, rows)), whole)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_packing_does_not_matter(store, normalization):
-    whole = run(Split(store, normalization, 8))
-    packed = run(Split(store, normalization, 2, packed=True))
-    assert_same(packed, whole)
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_ranks_do_not_matter(store, normalization):
-    split = Split(store, normalization, 2)
+def test_ranks_do_not_matter(normalization):
+    split = Split(normalization, 2)
     assert any(worlds.lacks_a_task(split, rank, 2) for rank in range(2)), (
         "the case must include a rank without a task"
     )
-    assert_same(run(split, ranks=2), run(Split(store, normalization, 8)))
+    assert_same(run(split, ranks=2), run(Split(normalization, 8)))
 
 
-def test_a_rank_without_rows_does_not_matter(store):
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_ranks_and_rows_do_not_matter_with_weighted_targets(normalization):
+    whole = run(Split(normalization, 8, weights=WEIGHTS))
+    assert_same(run(Split(normalization, 1, "padding_free", WEIGHTS), ranks=2), whole)
+    unweighted = run(Split(normalization, 8))
+    assert unweighted[1]["train/loss/large"] != pytest.approx(whole[1]["train/loss/large"], rel=1e-4)
+
+
+@pytest.mark.parametrize("normalization", ["token_mean", "task_sample_mean"])
+def test_micro_batches_of_cut_documents_do_not_matter(normalization):
+    whole = run(Split(normalization, 8, "concat", WEIGHTS))
+    assert_same(run(Split(normalization, 1, "concat", WEIGHTS)), whole)
+
+
+def test_a_rank_without_rows_does_not_matter():
     """Packed, the eight samples are three rows: with micro-batches of two, the second rank has one row."""
-    split = Split(store, "task_mean", 2, packed=True)
-    assert_same(run(split, ranks=3), run(Split(store, "task_mean", 8)))
+    split = Split("task_mean", 2, "packing")
+    assert_same(run(split, ranks=3), run(Split("task_mean", 8)))

@@ -3,12 +3,13 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
 from runs import overrides_for, train
 from safetensors.torch import load_file
 
-from mftrun.data.store import TokenStore
+from mftrun.data.table import SampleTable
 from mftrun.errors import ConfigError
 from mftrun.launch import RankFailed
 from mftrun.tracking import jsonl
@@ -58,17 +59,22 @@ def test_logged_is_what_was_optimized(short):
     assert all(value is not None for record in records(short[0], "step") for value in record.values())
 
 
+def tokens_of(store, sample):
+    return store.read(*(np.array([value]) for value in (sample, 0, store.lengths[sample])))
+
+
 def test_validation_losses_are_those_of_the_saved_model(short):
     from transformers import AutoModelForCausalLM
 
     run, _ = short
     model = AutoModelForCausalLM.from_pretrained(run / "model").eval()
-    store = TokenStore.open(run / "data" / "valid")
+    store = SampleTable.open(run / "data" / "valid")
     sums, counts = dict.fromkeys(store.tasks, 0.0), dict.fromkeys(store.tasks, 0)
     for sample, task in enumerate(store.task):
-        span = slice(store.offsets[sample], store.offsets[sample + 1])
-        ids = torch.from_numpy(store.tokens[span].astype("int64"))
-        targets = torch.from_numpy(store.targets[span].copy())
+        ids = torch.from_numpy(tokens_of(store, sample)).long()
+        targets = torch.zeros(len(ids), dtype=torch.bool)
+        for span in range(store.span_ptr[sample], store.span_ptr[sample + 1]):
+            targets[store.span_start[span] :][: store.span_length[span]] = True
         with torch.no_grad():
             logits = model(ids[None]).logits[0]
         nll = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
@@ -125,10 +131,10 @@ def test_epochs_end_where_the_data_ends(tasks_dir, tmp_path):
     train(tmp_path, *overrides_for(tasks_dir, *settings, "checkpoint.keep_best=false"))
     *_, last = checkpoints(tmp_path)
     progress = json.loads((tmp_path / "checkpoints" / f"step-{last:08d}" / "progress.json").read_text())
-    store = TokenStore.open(tmp_path / "data" / "train")
+    store = SampleTable.open(tmp_path / "data" / "train")
     assert (progress["epoch"], progress["batch"]) == (2, 0)
-    assert progress["tokens"] == 2 * len(store.tokens)
-    assert sum(progress["targets"].values()) == 2 * int(store.targets.sum())
+    assert progress["tokens"] == 2 * store.lengths.sum()
+    assert sum(progress["targets"].values()) == 2 * store.span_length.sum()
     assert sum(progress["samples"].values()) == 2 * store.num_samples
     assert len(checkpoints(tmp_path)) == 2
 
@@ -188,7 +194,7 @@ def test_a_best_that_could_not_be_saved_does_not_cost_the_one_before(tasks_dir, 
     """Step 4 is the best, and cannot be saved; the best that is on disk, of step 2, outlives the pruning."""
     strike = bomb("FullDisk", step=3, until=5)
     steps = ["train.max_steps=6", "train.log_every=1", "evaluation.every=2", "checkpoint.every_steps=null"]
-    overshoot = ["optimizer.lr=0.1", "scheduler=constant", "scheduler.warmup_steps=0"]
+    overshoot = ["optimizer.lr=0.18", "scheduler=constant", "scheduler.warmup_steps=0"]
     train(tmp_path, *overrides_for(tasks_dir, *steps, *overshoot, *strike, "checkpoint.keep_last=1"))
     progress = json.loads((tmp_path / "checkpoints" / "step-00000006" / "progress.json").read_text())
     assert (progress["best_step"], progress["kept_best_step"]) == (4, 2)

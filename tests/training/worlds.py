@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from memory_samples import MemorySamples, joined
 
+from mftrun.data.epochs import SameSamples
 from mftrun.data.mixture import Proportional
-from mftrun.data.plan import Planner
-from mftrun.data.rows import Packing, Padding
-from mftrun.data.sample import Origin
-from mftrun.data.store import Entry, TokenStore
+from mftrun.data.plan import Planner, evaluation_plan
+from mftrun.data.rows import Concat, Packing, Padding, PaddingFree
 from mftrun.distributed import Ddp
 from mftrun.losses.normalizations import SampleMean, TaskMean, TaskSampleMean, TokenMean
 from mftrun.losses.objective import Objective
@@ -20,6 +19,7 @@ from mftrun.losses.token_losses import CrossEntropy
 from mftrun.losses.weightings import Static
 from mftrun.models.with_nll import ModelWithNll
 from mftrun.training.agreement import Ballot, agree
+from mftrun.training.evaluation import Evaluator
 from mftrun.training.feed import Feed
 from mftrun.training.meter import Meter
 from mftrun.training.step import accumulate
@@ -34,18 +34,25 @@ NORMALIZATIONS = {
 }
 
 
-def write_store(folder: Path) -> TokenStore:
-    """Eight samples of different sizes; the third task has one, so most micro-batches and a rank lack it."""
+ROWS = {"padding": Padding(), "packing": Packing(), "concat": Concat(), "padding_free": PaddingFree(48)}
+
+
+def make_samples(weights: tuple[float, ...] = (1.0,)) -> MemorySamples:
+    """Eight samples of different sizes; the third task has one, so most micro-batches and a rank lack it.
+
+    Targets take the weights in turn, some tokens each.
+    """
     random = np.random.default_rng(3)
     tasks, lengths = [0, 0, 0, 0, 0, 1, 1, 2], [30, 11, 24, 9, 17, 5, 21, 13]
-    entries = []
+    samples = []
     for index, (task, length) in enumerate(zip(tasks, lengths, strict=True)):
         ids = random.integers(1, VOCABULARY, length).astype(np.int32)
         targets = np.zeros(length, dtype=bool)
         targets[length // 3 :] = random.random(length - length // 3) < 0.7
         targets[-1] = True
-        entries.append(Entry(ids, targets, task, Origin("made", index + 1)))
-    return TokenStore.write(folder, entries, TASKS)
+        turn = np.array(weights)[(index + np.arange(length) // 3) % len(weights)]
+        samples.append((ids, targets * turn, task))
+    return joined(samples, tasks=TASKS)
 
 
 def llama() -> torch.nn.Module:
@@ -68,29 +75,18 @@ def llama() -> torch.nn.Module:
 class Split:
     """One global batch of eight rows' samples, and how it is dealt."""
 
-    store: Path
     normalization: str
     micro_batch_size: int
-    packed: bool = False
+    rows: str = "padding"
+    weights: tuple[float, ...] = (1.0,)
 
 
 def gradients(context, split: Split) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Gradient of the first global batch, and the record that would be logged for it."""
-    store = TokenStore.open(split.store)
     accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
     weighting = Static({"small": 3.0} if split.normalization.startswith("task") else {})
     objective = Objective(CrossEntropy(), NORMALIZATIONS[split.normalization](), weighting, TASKS)
-    rows = Packing() if split.packed else Padding()
-    planner = Planner(store.lengths, store.task, Proportional(), rows, 0, 8, 64)
-    feed = Feed(
-        store,
-        planner,
-        1,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        micro_batch_size=split.micro_batch_size,
-        pad_id=0,
-    )
+    feed = feed_of(split, accelerator.process_index, accelerator.num_processes)
     model = accelerator.prepare(ModelWithNll(llama()))
     agreement = agree(accelerator, Ballot(*feed.ballot(0, 0), stop=False, save=False))
     meter = Meter(accelerator, TASKS)
@@ -104,10 +100,25 @@ def gradients(context, split: Split) -> tuple[dict[str, torch.Tensor], dict[str,
 
 def lacks_a_task(split: Split, rank: int, world_size: int) -> bool:
     """Whether a whole rank goes without some task."""
-    store = TokenStore.open(split.store)
-    rows = Packing() if split.packed else Padding()
-    planner = Planner(store.lengths, store.task, Proportional(), rows, 0, 8, 64)
-    feed = Feed(
-        store, planner, 1, rank=rank, world_size=world_size, micro_batch_size=split.micro_batch_size, pad_id=0
+    return bool((feed_of(split, rank, world_size).ballot(0, 0)[0] == 0).any())
+
+
+def feed_of(split: Split, rank: int, world_size: int) -> Feed:
+    samples = make_samples(split.weights)
+    planner = Planner(samples.lengths, samples.task, Proportional(), ROWS[split.rows], 0, 8, 64)
+    size = split.micro_batch_size
+    epochs = SameSamples(samples, planner)
+    return Feed(epochs, 1, rank=rank, world_size=world_size, micro_batch_size=size, pad_id=0)
+
+
+def validated(context, split: Split) -> dict[str, float]:
+    """Validation losses of all samples by an untrained model."""
+    samples = make_samples(split.weights)
+    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+    plan = evaluation_plan(samples.lengths, ROWS[split.rows], 32)
+    model = accelerator.prepare(ModelWithNll(llama()))
+    losses = Evaluator(accelerator, samples, plan, split.micro_batch_size, pad_id=0).losses(
+        model, context.stop
     )
-    return bool((feed.ballot(0, 0)[0] == 0).any())
+    assert losses is not None
+    return losses

@@ -1,0 +1,1 @@
+"""Templates: how samples become tokens, and which of them are trained."""

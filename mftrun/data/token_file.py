@@ -1,0 +1,368 @@
+"""Tokenized samples of one source on disk: an Arrow file that is mapped into memory, and a page about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mftrun.data.encoder import Encoded
+from mftrun.data.sample import Origin
+from mftrun.errors import DataError
+from mftrun.files import whole_folder, write_json
+
+TOKENS, META = "tokens.arrow", "meta.json"
+
+_VERSION = 1
+_LISTS = ("input_ids", "target_start", "target_length", "target_weight")
+
+
+@dataclass(frozen=True)
+class TokenMeta:
+    """What a token file says of itself.
+
+    Attributes:
+        fingerprint: A digest of what it was made from.
+        tokenizer: Digest of the tokenizer.
+        template: Fingerprint of the template.
+        files: Origin files.
+        formats: How many samples were written in each format.
+        good: Samples in the file.
+        bad: Entries of the source that are not in the file, as they are no samples or could not be rendered.
+        unrendered: Those of them that the template could not render.
+        unused: Samples of the source that are not in the file because others were chosen.
+        bad_examples: The first few of them.
+        tokens: Tokens of all samples.
+        longest: Tokens of the longest sample.
+    """
+
+    fingerprint: str = ""
+    tokenizer: str = ""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[str] = ()
+    formats: Mapping[str, int] = field(default_factory=dict)
+    good: int = 0
+    bad: int = 0
+    unrendered: int = 0
+    unused: int = 0
+    bad_examples: Sequence[DataError] = ()
+    tokens: int = 0
+    longest: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TokenFile:
+    """Tokenized samples (S samples, P spans of targets), whole and untouched by any setting of a run.
+
+    Attributes:
+        path: The Arrow file.
+        values: int32 view of the whole file, mapped; token j of sample s is ``values[first[s] + j]``.
+        first: int64[S].
+        lengths: int64[S], tokens of each sample, at least 1.
+        span_ptr: int64[S + 1]; the targets of sample s are spans ``span_ptr[s]:span_ptr[s + 1]``.
+        span_start: int32[P], from the sample's first token; never 0, as nothing would predict it.
+        span_length: int32[P].
+        span_weight: float32[P], how many times each token of the span counts.
+        origin_file: int32[S], into ``meta.files``.
+        origin_line: int64[S], from 1; 0 when made.
+        meta: What the file says of itself.
+    """
+
+    path: Path
+    values: npt.NDArray[np.int32]
+    first: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    span_ptr: npt.NDArray[np.int64]
+    span_start: npt.NDArray[np.int32]
+    span_length: npt.NDArray[np.int32]
+    span_weight: npt.NDArray[np.float32]
+    origin_file: npt.NDArray[np.int32]
+    origin_line: npt.NDArray[np.int64]
+    meta: TokenMeta
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the file and its page."""
+        return self.path.parent
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples S."""
+        return len(self.lengths)
+
+    def ids(self, sample: int) -> npt.NDArray[np.int32]:
+        """The tokens of one sample, int32[n]."""
+        first = self.first[sample]
+        return self.values[first : first + self.lengths[sample]]
+
+    def weights(self, sample: int) -> npt.NDArray[np.float32]:
+        """How many times each token of one sample counts, float32[n]."""
+        weights = np.zeros(self.lengths[sample], np.float32)
+        for span in range(self.span_ptr[sample], self.span_ptr[sample + 1]):
+            start = self.span_start[span]
+            weights[start : start + self.span_length[span]] = self.span_weight[span]
+        return weights
+
+    def origin(self, sample: int) -> Origin:
+        """The file and line that one sample came from."""
+        return Origin(self.meta.files[self.origin_file[sample]], int(self.origin_line[sample]))
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenFile:
+        """Maps a token file into memory, read-only; its tokens are not read.
+
+        Args:
+            folder: What `token_writer` wrote.
+
+        Raises:
+            DataError: None is there, or it is damaged.
+        """
+        meta = _read_meta(folder)
+        path = folder / TOKENS
+        arrays = _arrays(path)
+        values = np.memmap(path, dtype="<i4", mode="r", shape=(path.stat().st_size // 4,))
+        found = cls(path, values, meta=meta, **arrays)
+        _check(found)
+        return found
+
+
+class Block(NamedTuple):
+    """Some samples on their way into a token file (S samples, N tokens, P spans).
+
+    Attributes:
+        ids: int32[N].
+        lengths: int64[S].
+        span_counts: int64[S].
+        span_start: int32[P], from the sample's first token.
+        span_length: int32[P].
+        span_weight: float32[P].
+        file: int32[S], into `files`.
+        line: int64[S].
+        files: Origin files of these samples.
+    """
+
+    ids: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    span_counts: npt.NDArray[np.int64]
+    span_start: npt.NDArray[np.int32]
+    span_length: npt.NDArray[np.int32]
+    span_weight: npt.NDArray[np.float32]
+    file: npt.NDArray[np.int32]
+    line: npt.NDArray[np.int64]
+    files: list[str]
+
+
+def block(samples: Sequence[Encoded], origins: Sequence[Origin]) -> Block:
+    """Packs encoded samples, each of at least one token; their first tokens are taken out of the targets.
+
+    Args:
+        samples: The samples.
+        origins: Where each came from.
+    """
+    files = {path: number for number, path in enumerate(dict.fromkeys(origin.path for origin in origins))}
+    lengths = np.array([len(sample.ids) for sample in samples], np.int64)
+    assert (lengths > 0).all(), "a sample has tokens"
+    ids = _joined([sample.ids for sample in samples], np.int32)
+    spans = _spans(_joined([sample.weights for sample in samples], np.float32), lengths)
+    places = [files[origin.path] for origin in origins]
+    lines = [origin.line for origin in origins]
+    return Block(ids, lengths, *spans, np.array(places, np.int32), np.array(lines, np.int64), list(files))
+
+
+def _spans(weights: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
+    """Counts per sample, starts, lengths and weights of the longest runs of equal weights that are not 0."""
+    begin = np.cumsum(lengths) - lengths
+    weights = weights.copy()
+    weights[begin] = 0  # nothing stands before the first token to predict it from; no run crosses it
+    is_edge = np.ones(len(weights), np.bool_)
+    is_edge[1:] = weights[1:] != weights[:-1]
+    starts = np.flatnonzero(is_edge)
+    sizes = np.diff(starts, append=len(weights))
+    is_span = weights[starts] > 0
+    starts, sizes = starts[is_span], sizes[is_span]
+    sample = np.searchsorted(begin, starts, side="right") - 1
+    counts = np.bincount(sample, minlength=len(lengths))
+    return counts, (starts - begin[sample]).astype(np.int32), sizes.astype(np.int32), weights[starts]
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype, copy=False)
+
+
+@contextmanager
+def token_writer(folder: Path) -> Iterator[TokenWriter]:
+    """Opens a token file for writing; its folder appears when the block ends well, and not at all otherwise.
+
+    Args:
+        folder: Where it shall appear; an older one is replaced.
+
+    Yields:
+        The writer: blocks are appended, then it is finished.
+
+    Raises:
+        OSError: The folder cannot be written (read-only, disk full).
+    """
+    import pyarrow as pa
+
+    with whole_folder(folder) as scratch:
+        schema = _schema()
+        with pa.OSFile(str(scratch / TOKENS), "wb") as sink, pa.ipc.new_file(sink, schema) as stream:
+            writer = TokenWriter(stream, schema)
+            yield writer
+        write_json(scratch / META, writer.page())
+
+
+class TokenWriter:
+    """Writes a token file block by block; made by `token_writer`.
+
+    Args:
+        stream: The Arrow writer.
+        schema: Its schema.
+    """
+
+    def __init__(self, stream: Any, schema: Any) -> None:
+        self._stream = stream
+        self._schema = schema
+        self._files: dict[str, int] = {}
+        self._about: dict[str, Any] = {}
+        self._good = self._tokens = self._longest = 0
+
+    def append(self, part: Block) -> None:
+        """Adds some samples, possibly none."""
+        import pyarrow as pa
+
+        if not len(part.lengths):
+            return
+        numbers = [self._files.setdefault(path, len(self._files)) for path in part.files]
+        spans = (part.span_start, part.span_length, part.span_weight)
+        columns = [_lists(part.lengths, part.ids), *(_lists(part.span_counts, values) for values in spans)]
+        columns += [pa.array(np.array(numbers, np.int32)[part.file]), pa.array(part.line)]
+        self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._good += len(part.lengths)
+        self._tokens += len(part.ids)
+        self._longest = max(self._longest, int(part.lengths.max()))
+
+    def finish(self, **about: Any) -> None:
+        """Adds what the writer does not know itself: other attributes of `TokenMeta`."""
+        self._about = about
+
+    def page(self) -> dict[str, Any]:
+        """What the file says of itself, as plain values."""
+        meta = TokenMeta(
+            files=list(self._files),
+            good=self._good,
+            tokens=self._tokens,
+            longest=self._longest,
+            **self._about,
+        )
+        examples = [[error.path, error.line, error.message] for error in meta.bad_examples]
+        plain = {"template": dict(meta.template), "formats": dict(meta.formats), "bad_examples": examples}
+        return {"version": _VERSION, **_fields(meta), **plain}
+
+
+def _fields(meta: TokenMeta) -> dict[str, Any]:
+    return {name: getattr(meta, name) for name in TokenMeta.__dataclass_fields__}
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    whole = pa.list_(pa.field("item", pa.int32(), nullable=False))
+    number = pa.list_(pa.field("item", pa.float32(), nullable=False))
+    types = dict.fromkeys(_LISTS, whole) | {"target_weight": number}
+    types |= {"file": pa.int32(), "line": pa.int64()}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+def _lists(counts: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> Any:
+    import pyarrow as pa
+
+    assert len(values) < 2**31, "a block holds fewer tokens than its 32-bit places can tell apart"
+    places = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    item = pa.field("item", pa.from_numpy_dtype(values.dtype), nullable=False)
+    return pa.ListArray.from_arrays(pa.array(places), pa.array(values), type=pa.list_(item))
+
+
+def _read_meta(folder: Path) -> TokenMeta:
+    try:
+        page: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+        version = page.pop("version")
+        if version != _VERSION:
+            raise DataError(folder, 0, f"tokens of version {version}, not {_VERSION}; {_AGAIN}")
+        examples = [DataError(*example) for example in page.pop("bad_examples")]
+        return TokenMeta(**page, bad_examples=examples)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(folder, 0, f"no readable tokens here ({error}); {_AGAIN}") from error
+
+
+_AGAIN = "delete this folder, and start again to tokenize anew"
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            base = mapped.read_buffer(mapped.size()).address
+            reader = pa.ipc.open_file(mapped)
+            if reader.schema != _schema():
+                raise DataError(path.parent, 0, f"the columns are not those of a token file; {_AGAIN}")
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            return _collected(batches, base)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _collected(batches: Sequence[Any], base: int) -> dict[str, npt.NDArray[Any]]:
+    """The columns of all batches, copied, but for the tokens: of them, the places in the mapped file."""
+    first, lengths, counts = [], [], []
+    spans: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _LISTS[1:]}
+    plain: dict[str, list[npt.NDArray[Any]]] = {"file": [], "line": []}
+    for batch in batches:
+        tokens = batch.column("input_ids")
+        places = tokens.offsets.to_numpy().astype(np.int64)
+        away = tokens.values.buffers()[1].address - base
+        assert away % 4 == 0, "Arrow aligns its buffers"
+        first.append(places[:-1] + away // 4)
+        lengths.append(np.diff(places))
+        counts.append(np.diff(batch.column("target_start").offsets.to_numpy()))
+        for name, parts in spans.items():
+            parts.append(batch.column(name).values.to_numpy())
+        for name, parts in plain.items():
+            parts.append(batch.column(name).to_numpy())
+    return {
+        "first": _joined(first, np.int64),
+        "lengths": _joined(lengths, np.int64),
+        "span_ptr": np.concatenate([[0], np.cumsum(_joined(counts, np.int64))]),
+        "span_start": _joined(spans["target_start"], np.int32),
+        "span_length": _joined(spans["target_length"], np.int32),
+        "span_weight": _joined(spans["target_weight"], np.float32),
+        "origin_file": _joined(plain["file"], np.int32),
+        "origin_line": _joined(plain["line"], np.int64),
+    }
+
+
+def _check(found: TokenFile) -> None:
+    """Raises DataError where the columns contradict each other or the page."""
+    meta, spans = found.meta, len(found.span_start)
+    if found.num_samples != meta.good or found.lengths.sum() != meta.tokens:
+        raise _damaged(found.path, f"it holds {found.num_samples:,} of {meta.good:,} samples")
+    sizes_agree = found.span_ptr[-1] == spans == len(found.span_length) == len(found.span_weight)
+    if not sizes_agree or (np.diff(found.span_ptr) < 0).any() or (found.lengths <= 0).any():
+        raise _damaged(found.path, "its lists are not in order")
+    end = (found.first + found.lengths).max(initial=0)
+    owner_length = np.repeat(found.lengths, np.diff(found.span_ptr))
+    is_inside = (found.span_start >= 1) & (found.span_start + found.span_length <= owner_length)
+    is_known = (found.origin_file >= 0) & (found.origin_file < len(meta.files))
+    if found.first.min(initial=0) < 0 or end > len(found.values) or not is_inside.all() or not is_known.all():
+        raise _damaged(found.path, "its numbers point outside")
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(path.parent, 0, f"the tokens are damaged ({why}); {_AGAIN}")

@@ -1,0 +1,156 @@
+"""job=preview: look at the data before training on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mftrun.data.mixture import Sampler
+from mftrun.data.plan import EpochPlan, Planner
+from mftrun.data.prepare import open_tables
+from mftrun.data.rows import RowBuilder
+from mftrun.data.table import SampleTable
+from mftrun.errors import ConfigError
+from mftrun.text_table import text_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from mftrun.schema import RunConfig
+
+# Padding is measured on so many global batches of the epoch.
+_MEASURED = 500
+
+
+@dataclass(frozen=True)
+class PreviewJob:
+    """Prints samples as they are trained, the report on the data, and what each row mode makes of it.
+
+    Args:
+        samples: Samples of each task to print.
+        max_tokens: Tokens of each sample to print.
+        rows: Row modes to compare, by name.
+
+    Raises:
+        ConfigError: A number is negative.
+    """
+
+    samples: int
+    max_tokens: int
+    rows: Mapping[str, RowBuilder]
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"job.{name}", f"must be 0 or more, not {getattr(self, name)}")
+
+    def run(self, config: Mapping[str, Any], run_dir: Path) -> None:
+        """Prepares the data in the run's folder, as training would, and prints.
+
+        Args:
+            config: The resolved configuration, already checked.
+            run_dir: The run's folder.
+
+        Raises:
+            MftrunError: Anything that the user can put right.
+        """
+        from mftrun.jobs.layout import RunLayout
+        from mftrun.jobs.preparation import build_group, prepare_data
+        from mftrun.schema import RunConfig, task_configs
+
+        typed, layout = RunConfig.from_dict(config), RunLayout(run_dir)
+        sampler = build_group(typed, "sampler", tasks=list(task_configs(typed.data)))
+        report = prepare_data(typed, run_dir, resuming=False)
+        table, _ = open_tables(layout.data)
+        for text in self._samples(table, _tokenizer(layout.tokenizer)):
+            print(text)
+        print(report.table(), report.places(), self._row_modes(table, sampler, typed), sep="\n\n")
+
+    def _samples(self, table: SampleTable, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
+        mark = _COLOURED if sys.stdout.isatty() else _BRACKETED
+        yield f"Targets, the tokens that are trained, are {mark.name}.\n"
+        for number, task in enumerate(table.tasks):
+            for sample in np.flatnonzero(table.task == number)[: self.samples].tolist():
+                length, targets = int(table.lengths[sample]), int(_targets(table, sample).sum())
+                yield f"── {task} · {table.origin(sample)} · {length:,} tokens, {targets:,} targets"
+                yield f"{_marked(table, sample, tokenizer, mark, self.max_tokens)}\n"
+
+    def _row_modes(self, table: SampleTable, sampler: Sampler, config: RunConfig) -> str:
+        """Padding and steps of the first epoch, on one process."""
+        cells = [["rows", "rows per epoch", "steps per epoch", "padding", "samples per step"]]
+        for name, rows in self.rows.items():
+            planner = Planner(
+                lengths=table.lengths,
+                task=table.task,
+                sampler=sampler,
+                rows=rows,
+                seed=config.seed,
+                global_batch_size=config.train.global_batch_size,
+                max_length=config.data.max_length,
+            )
+            plan = planner.epoch(0)
+            padding = _padding(plan, config.train.micro_batch_size)
+            per_step = len(plan.rows.samples) / max(plan.num_batches, 1)
+            counts = (f"{plan.rows.num_rows:,}", f"{plan.num_batches:,}")
+            cells.append([name, *counts, f"{padding:.1%}", f"{per_step:.1f}"])
+        return text_table(cells)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """How targets stand out."""
+
+    name: str
+    before: str
+    after: str
+
+
+_COLOURED = _Mark("green", "\x1b[32m", "\x1b[0m")
+_BRACKETED = _Mark("between ⟦ and ⟧", "⟦", "⟧")
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _targets(table: SampleTable, sample: int) -> np.ndarray:
+    """How many times each token of a sample counts, float32[length]."""
+    weights = np.zeros(int(table.lengths[sample]), np.float32)
+    for span in range(int(table.span_ptr[sample]), int(table.span_ptr[sample + 1])):
+        start = int(table.span_start[span])
+        weights[start : start + int(table.span_length[span])] = table.span_weight[span]
+    return weights
+
+
+def _marked(
+    table: SampleTable, sample: int, tokenizer: PreTrainedTokenizerFast, mark: _Mark, most: int
+) -> str:
+    ids = table.read(*(np.array([value], np.int64) for value in (sample, 0, table.lengths[sample])))[:most]
+    is_target = _targets(table, sample)[:most] > 0
+    borders = [0, *(np.flatnonzero(np.diff(is_target)) + 1).tolist(), len(ids)]
+    pieces = []
+    for start, end in pairwise(borders):
+        text = tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False)
+        pieces.append(f"{mark.before}{text}{mark.after}" if end > start and is_target[start] else text)
+    cut = int(table.lengths[sample]) - len(ids)
+    return "".join(pieces) + (f" … and {cut:,} tokens more" if cut > 0 else "")
+
+
+def _padding(plan: EpochPlan, micro_batch_size: int) -> float:
+    """Share of the positions of the first batches that hold no token."""
+    tokens = slots = 0
+    for batch in range(min(plan.num_batches, _MEASURED)):
+        for chosen in plan.window(batch, 0, 1, micro_batch_size):
+            lengths = plan.rows.lengths[chosen]
+            tokens += int(lengths.sum())
+            slots += prod(plan.layout.shape(lengths))
+    return 1 - tokens / max(slots, 1)
