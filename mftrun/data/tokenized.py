@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mftrun.errors import ConfigError, DataError
 from mftrun.files import whole_folder, write_json
+from mftrun.nested import flatten
 
 if TYPE_CHECKING:
     from mftrun.data.selection import TaskTokens
@@ -20,6 +21,7 @@ TOKENS = "tokens"
 TOKENIZER = "tokenizer"
 _KEY = "data.tokenized"
 _VERSION = 1
+_SHOWN = 3  # differences that a message names
 
 
 def tokenized_tasks(folder: Path) -> list[str]:
@@ -107,19 +109,18 @@ def open_tokenized(folder: Path, template: Mapping[str, Any], tokenizer: str) ->
 def _refuse_other(
     manifest: Mapping[str, Any], folder: Path, template: Mapping[str, Any], tokenizer: str
 ) -> None:
-    plain = json.loads(json.dumps(template))
-    if manifest["template"] != plain:
-        old = manifest["template"]
-        changed = sorted(key for key in {**old, **plain} if old.get(key) != plain.get(key))
-        differs = "; ".join(f"{key}: {old.get(key)!r} there, {plain.get(key)!r} here" for key in changed)
-        message = (
-            f"{folder} was tokenized with another template ({differs}); choose that one, or tokenize again"
+    here = dict(flatten(json.loads(json.dumps(template))))
+    there = dict(flatten(manifest["template"]))
+    changed = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if changed:
+        differs = "; ".join(
+            f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed[:_SHOWN]
         )
+        more = f" and {len(changed) - _SHOWN} more values" if len(changed) > _SHOWN else ""
+        message = f"{folder} was tokenized with another one ({differs}{more}); choose that, or tokenize again"
         raise ConfigError("template", message)
     if manifest["tokenizer"] != tokenizer:
-        message = (
-            f"{folder} was tokenized with another tokenizer than the model's; tokenize again with this model"
-        )
+        message = f"{folder} was tokenized with another tokenizer than this model's; tokenize again"
         raise ConfigError(_KEY, message)
 
 
