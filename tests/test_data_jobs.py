@@ -1,7 +1,9 @@
 """job=tokenize and job=preview, and training from what the first has written."""
 
 import json
+import re
 import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -136,3 +138,11 @@ def test_every_row_mode_reads_each_token_once(tasks_dir, tmp_path):
         np.arange(table.num_samples), np.zeros(table.num_samples, np.int64), np.array(table.lengths)
     )
     assert len(everything) == table.lengths.sum()
+
+
+def test_targets_are_green_on_a_terminal(tasks_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    train(tmp_path, *overrides_for(tasks_dir, "job=preview"))
+    shown = capsys.readouterr().out
+    assert "the tokens that are trained, are green" in shown
+    assert re.search(r"<s>bot\n\x1b\[32m[a-z ]+\n<\|endoftext\|>\x1b\[0m", shown)

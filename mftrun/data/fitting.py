@@ -59,14 +59,14 @@ class Fitted:
         num_chosen: Samples before the limit was applied.
         overlong: int64[...], samples longer than the limit, whatever became of them.
         truncated: How many of the kept samples were cut.
-        without_target: Samples left out because no target is within the limit.
+        without_target: int64[...], samples left out because no target is within the limit.
     """
 
     columns: dict[str, npt.NDArray[Any]]
     num_chosen: int
     overlong: Int64Array
     truncated: int
-    without_target: int
+    without_target: Int64Array
 
     @property
     def num_samples(self) -> int:
@@ -103,7 +103,7 @@ def fit(file: TokenFile, chosen: Int64Array, limit: Limit) -> Fitted:
         "origin_line": np.asarray(file.origin_line)[kept],
     }
     truncated = int((lengths > cut)[has_target].sum())
-    return Fitted(columns, num_chosen, overlong, truncated, without_target=int((~has_target).sum()))
+    return Fitted(columns, num_chosen, overlong, truncated, without_target=chosen[~has_target])
 
 
 def _spans(file: TokenFile, chosen: Int64Array, lengths: Int64Array) -> dict[str, npt.NDArray[Any]]:

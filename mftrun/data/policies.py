@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mftrun.data.sample import EXAMPLES
 from mftrun.errors import DataError
-
-EXAMPLES = 5
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from mftrun.text_table import text_table
 
-EXAMPLES = 5
 PERCENTILES = (50, 90, 99)
 
 _HEADINGS = (

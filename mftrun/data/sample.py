@@ -9,6 +9,9 @@ from types import MappingProxyType
 SYSTEM, USER, ASSISTANT, TOOL, DOCUMENT = "system", "user", "assistant", "tool", "document"
 ROLES = (SYSTEM, USER, ASSISTANT, TOOL)
 
+EXAMPLES = 5
+"""How many bad samples a message or a report names."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

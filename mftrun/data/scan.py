@@ -6,12 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mftrun.data.progress import progress
-from mftrun.data.sample import Sample
+from mftrun.data.sample import EXAMPLES, Sample
 from mftrun.data.source import Chunk, Source
 from mftrun.data.workers import Workers, using
 from mftrun.errors import DataError
-
-EXAMPLES = 5
 
 
 @dataclass
@@ -21,13 +19,13 @@ class Reading:
     Attributes:
         counts: Samples of each chunk.
         bad: Entries that are no sample.
-        examples: The first few errors.
+        errors: Of one chunk all its errors, of more the first few.
         formats: How many samples were written in each format.
     """
 
     counts: list[int] = field(default_factory=list)
     bad: int = 0
-    examples: list[DataError] = field(default_factory=list)
+    errors: list[DataError] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -35,18 +33,22 @@ class Reading:
         """Samples."""
         return sum(self.counts)
 
+    @property
+    def examples(self) -> list[DataError]:
+        """The first few errors."""
+        return self.errors[:EXAMPLES]
+
     def add(self, other: Reading) -> None:
         """Adds what was found further on in the source."""
         self.counts += other.counts
         self.bad += other.bad
-        self.examples = [*self.examples, *other.examples][:EXAMPLES]
+        self.errors = [*self.errors, *other.errors][:EXAMPLES]
         self.formats += other.formats
 
     def add_bad(self, error: DataError) -> None:
         """Adds an entry that is no sample."""
         self.bad += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(error)
+        self.errors.append(error)
 
 
 def scan(source: Source, workers: Workers | int, title: str = "") -> Reading:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mftrun.data.fitting import Fitted, Limit, fit, joined
-from mftrun.data.report import EXAMPLES, PERCENTILES, Counts, TaskReport
+from mftrun.data.fitting import Fitted, Int64Array, Limit, fit, joined
+from mftrun.data.report import PERCENTILES, Counts, TaskReport
+from mftrun.data.sample import EXAMPLES
 from mftrun.data.split import TRAIN, VALID, ValidationSize, split, subset
 from mftrun.data.table import write_table
 from mftrun.data.token_file import TokenFile
 from mftrun.errors import DataError
+from mftrun.files import write_atomically
 
-TRAIN_TABLE, VALID_TABLE = "train", "valid"
+TRAIN_TABLE, VALID_TABLE, LEFT_OUT = "train", "valid", "left_out.tsv"
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Piece(NamedTuple):
 def write_tables(
     directory: Path, tasks: Sequence[TaskTokens], rules: Rules, fingerprint: str
 ) -> dict[str, TaskReport]:
-    """Writes the tables ``directory/train`` and ``directory/valid``.
+    """Writes the tables ``directory/train`` and ``directory/valid``, and a list of what is not in them.
 
     Raises:
         DataError: A task has no sample, over-long samples are refused, or nothing is left of a task.
@@ -82,6 +86,7 @@ def write_tables(
     names = [task.task for task in tasks]
     for name, role in ((TRAIN_TABLE, TRAIN), (VALID_TABLE, VALID)):
         _write(directory / name, [piece for piece in pieces if piece.role == role], names, fingerprint)
+    _write_left_out(directory / LEFT_OUT, tasks, pieces, rules.limit)
     return {
         task.task: _report(task, [piece for piece in pieces if piece.task == number])
         for number, task in enumerate(tasks)
@@ -120,14 +125,27 @@ def _write(directory: Path, pieces: Sequence[_Piece], tasks: Sequence[str], fing
     write_table(directory, columns, tasks=tasks, files=files, sources=sources, fingerprint=fingerprint)
 
 
+def _write_left_out(path: Path, tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
+    """Names every entry that is not trained as it is: task, place and reason, separated by tabs."""
+    lines = [f"{task.task}\t{bad}" for task in tasks for file in task.files for bad in file.bad_lines()]
+    for piece in pieces:
+        task, kept = tasks[piece.task].task, "cut" if limit.overlong.cuts else "left out"
+        lines += [f"{task}\t{text}, {kept}" for text in _places(piece, piece.fitted.overlong)]
+        lines += [f"{task}\t{text}, no target" for text in _places(piece, piece.fitted.without_target)]
+    try:
+        write_atomically(path, "".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise DataError(path, 0, f"cannot be written: {error.strerror}; free some space") from error
+
+
 def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
     metas = [file.meta for file in task.files]
     report = TaskReport(
         bad=sum(meta.bad for meta in metas),
         bad_examples=[str(error) for meta in metas for error in meta.bad_examples][:EXAMPLES],
-        formats={name: count for meta in metas for name, count in meta.formats.items()},
+        formats=dict(sum((Counter(meta.formats) for meta in metas), Counter())),
         longest=max(meta.longest for meta in metas),
-        overlong_examples=[text for piece in pieces for text in _places(piece)][:EXAMPLES],
+        overlong_examples=_overlong(pieces),
     )
     for piece in pieces:
         _count(report.train if piece.role == TRAIN else report.valid, piece.fitted)
@@ -138,10 +156,16 @@ def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
     return report
 
 
-def _places(piece: _Piece) -> Iterator[str]:
+def _places(piece: _Piece, samples: Int64Array) -> Iterator[str]:
     file = piece.file
-    for sample in piece.fitted.overlong[:EXAMPLES]:
-        yield f"{file.origin(int(sample))}: {int(file.lengths[sample]):,} tokens"
+    for sample in samples.tolist():
+        yield f"{file.origin(sample)}: {int(file.lengths[sample]):,} tokens"
+
+
+def _overlong(pieces: Sequence[_Piece]) -> list[str]:
+    """The first few over-long samples."""
+    some = (text for piece in pieces for text in _places(piece, piece.fitted.overlong[:EXAMPLES]))
+    return list(islice(some, EXAMPLES))
 
 
 def _count(counts: Counts, fitted: Fitted) -> None:
@@ -151,7 +175,7 @@ def _count(counts: Counts, fitted: Fitted) -> None:
     counts.target_tokens += int(columns["span_length"].sum(dtype=np.int64))
     counts.overlong += len(fitted.overlong)
     counts.truncated += fitted.truncated
-    counts.without_target += fitted.without_target
+    counts.without_target += len(fitted.without_target)
 
 
 def _refuse_overlong(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
@@ -160,7 +184,7 @@ def _refuse_overlong(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limi
         return
     file, overlong = refused[0].file, refused[0].fitted.overlong
     first = file.origin(int(overlong[0]))
-    others = [text for piece in refused for text in _places(piece)][1:EXAMPLES]
+    others = _overlong(refused)[1:]
     numbers = _by_task(tasks, refused)
     longest = max(int(piece.file.lengths[piece.fitted.overlong].max()) for piece in refused)
     lines = [

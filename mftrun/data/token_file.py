@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from mftrun.data.sample import Origin
 from mftrun.errors import DataError
 from mftrun.files import whole_folder, write_json
 
-TOKENS, META = "tokens.arrow", "meta.json"
+TOKENS, META, BAD = "tokens.arrow", "meta.json", "bad.txt"
 
 _VERSION = 1
 _LISTS = ("input_ids", "target_start", "target_length", "target_weight")
@@ -108,6 +108,11 @@ class TokenFile:
             start = self.span_start[span]
             weights[start : start + self.span_length[span]] = self.span_weight[span]
         return weights
+
+    def bad_lines(self) -> Iterator[str]:
+        """All entries of the source that are not in the file, as ``file:line: what is wrong``."""
+        with (self.folder / BAD).open(encoding="utf-8") as stream:
+            yield from (line.rstrip("\n") for line in stream)
 
     def origin(self, sample: int) -> Origin:
         """The file and line that one sample came from."""
@@ -212,8 +217,12 @@ def token_writer(folder: Path) -> Iterator[TokenWriter]:
 
     with whole_folder(folder) as scratch:
         schema = _schema()
-        with pa.OSFile(str(scratch / TOKENS), "wb") as sink, pa.ipc.new_file(sink, schema) as stream:
-            writer = TokenWriter(stream, schema)
+        with (
+            pa.OSFile(str(scratch / TOKENS), "wb") as sink,
+            pa.ipc.new_file(sink, schema) as stream,
+            (scratch / BAD).open("w", encoding="utf-8", errors="backslashreplace") as bad,
+        ):
+            writer = TokenWriter(stream, schema, bad)
             yield writer
         write_json(scratch / META, writer.page())
 
@@ -223,12 +232,14 @@ class TokenWriter:
 
     Args:
         stream: The Arrow writer.
+        bad: Where bad entries are named, a line each.
         schema: Its schema.
     """
 
-    def __init__(self, stream: Any, schema: Any) -> None:
+    def __init__(self, stream: Any, schema: Any, bad: TextIO) -> None:
         self._stream = stream
         self._schema = schema
+        self._bad = bad
         self._files: dict[str, int] = {}
         self._about: dict[str, Any] = {}
         self._good = self._tokens = self._longest = 0
@@ -247,6 +258,10 @@ class TokenWriter:
         self._good += len(part.lengths)
         self._tokens += len(part.ids)
         self._longest = max(self._longest, int(part.lengths.max()))
+
+    def leave_out(self, errors: Iterable[DataError]) -> None:
+        """Names entries of the source that are not in the file."""
+        self._bad.writelines(" ".join(str(error).split("\n")) + "\n" for error in errors)
 
     def finish(self, **about: Any) -> None:
         """Adds what the writer does not know itself: other attributes of `TokenMeta`."""

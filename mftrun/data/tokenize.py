@@ -194,6 +194,7 @@ class _Found:
 
     def add(self, part: _Part, writer: TokenWriter) -> None:
         writer.append(part.block)
+        writer.leave_out(part.reading.errors)
         self.encoded += len(part.block.lengths)
         self.reading.add(part.reading)
         self.unrendered += part.unrendered

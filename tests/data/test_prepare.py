@@ -256,6 +256,23 @@ def test_a_file_that_cannot_be_used_names_itself(run, write_jsonl, tmp_path):
         run({"a": Files(str(tmp_path / "gone"))})
 
 
+def test_everything_left_out_or_cut_is_listed_with_its_place(run):
+    tasks = {"a": Listed([*map(bad, range(1, 9)), *LONG]), "b": Listed(pairs(3))}
+    listed = run.directory / "left_out.tsv"
+    run(tasks, on_bad="skip", on_overlong="skip", max_length=100, valid_fraction=0)
+    lines = listed.read_text().splitlines()
+    assert lines[:8] == [f"a\tlist:{line}: is bad {line}" for line in range(1, 9)]
+    assert lines[8:] == [
+        f"a\tlist:{line}: {n} tokens, left out" for line, n in ((19, 307), (20, 407), (21, 307))
+    ]
+    run(tasks, on_bad="skip", on_overlong="truncate", max_length=100, valid_fraction=0)
+    lines = listed.read_text().splitlines()
+    assert lines[8:11] == [
+        f"a\tlist:{line}: {n} tokens, cut" for line, n in ((19, 307), (20, 407), (21, 307))
+    ]
+    assert lines[11:] == ["a\tlist:21: 307 tokens, no target"]
+
+
 # Over-long samples.
 
 LONG = [*pairs(10), ("q", "x" * 300), ("q", "x" * 400), ("x" * 300, "a")]
