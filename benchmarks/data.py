@@ -22,9 +22,13 @@ import numpy as np
 from mftrun.data.cache import TokenCache
 from mftrun.data.encoder import Encoded
 from mftrun.data.files import Files
+from mftrun.data.prepare import prepare
+from mftrun.data.report import DataReport
 from mftrun.data.rows import Packing
 from mftrun.data.sample import Origin, Sample
+from mftrun.data.settings import DataSettings, TaskSources
 from mftrun.data.source import read
+from mftrun.data.supply import FromSources
 from mftrun.data.template import RoleTemplate
 from mftrun.data.token_file import TokenFile, block, token_writer
 from mftrun.data.tokenize import tokenize
@@ -91,7 +95,7 @@ def texts(source: Files) -> Iterator[str]:
             yield from (message.content for message in item.messages)
 
 
-def tokenizing_table(source: Files, folder: Path) -> TokenFile:
+def tokenizing_table(source: Files, folder: Path) -> None:
     """Compare with the loop; the time of starting the workers is included."""
     processes = worker_count(None)
     print(ROW.format(f"tokenizing, {processes} processes", "MB/s", "loop s", "mftrun s", "ratio"))
@@ -108,13 +112,46 @@ def tokenizing_table(source: Files, folder: Path) -> TokenFile:
         name = f"{vocabulary:,} entries, {file.meta.tokens / 1e6:.1f}M tokens"
         speed = f"{source.size() / 1e6 / fast:.1f}"
         print(ROW.format(name, speed, f"{slow:.2f}", f"{fast:.2f}", f"{slow / fast:.1f}x"))
-    return file
 
 
-def opening_table(small: TokenFile, folder: Path) -> None:
-    """Find an entry of the cache and map it, for the tokens just made and for a million samples."""
+class Own:
+    """A model that brings its tokenizer."""
+
+    tokenizer_recipe = None
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def tokenizer(self, texts: Any, control_tokens: Any = ()) -> Any:
+        return self._tokenizer
+
+
+def starting_table(source: Files, folder: Path) -> None:
+    """All that a run does with its data before there are ranks: scan, tokenize, split, write its tables."""
     print()
-    print(ROW.format("warm cache", "samples", "tokens", "MB", "seconds"))
+    print(ROW.format("start of a run", "samples", "tokens", "", "seconds"))
+    tokenizer = train_bpe(texts(source), VOCABULARIES[0], TEMPLATE.required_tokens)
+    settings = DataSettings(max_length=1024, on_overlong="truncate")
+    cache = TokenCache(folder / "cache")
+
+    def start() -> DataReport:
+        supply = FromSources({"all": TaskSources(source)}, settings, TEMPLATE, Own(tokenizer), cache, 0)
+        places = {"directory": folder / "data", "tokenizer_folder": folder / "tokenizer"}
+        return prepare(supply, settings, TEMPLATE, seed=0, **places)
+
+    for name, repeats in (("empty cache", 1), ("warm cache", 3)):
+        took, report = seconds(start, repeats)
+        (task,) = report.tasks.values()
+        samples, tokens = (
+            getattr(task.train, which) + getattr(task.valid, which) for which in ("samples", "tokens")
+        )
+        print(ROW.format(name, f"{samples:,}", f"{tokens:,}", "", f"{took:.3f}"))
+
+
+def opening_table(folder: Path) -> None:
+    """Find an entry of the cache with a million samples and map it."""
+    print()
+    print(ROW.format("opening tokens", "samples", "tokens", "MB", "seconds"))
     cache = TokenCache(folder / "cache")
 
     def write_large(target: Path) -> None:
@@ -128,19 +165,13 @@ def opening_table(small: TokenFile, folder: Path) -> None:
             for _ in range(MILLION // 1000):
                 writer.append(part)
 
-    makers = {
-        "these files": lambda target: target.symlink_to(small.folder),
-        "a million samples": write_large,
-    }
-    for name, make in makers.items():
+    def start() -> TokenFile:
+        return TokenFile.open(cache.get_or_make({"name": "million"}, write_large))
 
-        def start(name: str = name, make: Callable[[Path], None] = make) -> TokenFile:
-            return TokenFile.open(cache.get_or_make({"name": name}, make))
-
-        start()
-        took, file = seconds(start)
-        size = f"{file.path.stat().st_size / 1e6:,.0f}"
-        print(ROW.format(name, f"{file.num_samples:,}", f"{file.meta.tokens:,}", size, f"{took:.3f}"))
+    start()
+    took, file = seconds(start)
+    size = f"{file.path.stat().st_size / 1e6:,.0f}"
+    print(ROW.format("", f"{file.num_samples:,}", f"{file.meta.tokens:,}", size, f"{took:.3f}"))
 
 
 def packing_table() -> None:
@@ -176,8 +207,9 @@ def main() -> None:
         if data is None or not data.exists():
             print(f"no data at {data}: made up", file=sys.stderr)
             data = made_up(folder / "data")
-        small = tokenizing_table(Files(str(data)), folder / "tokens")
-        opening_table(small, folder)
+        tokenizing_table(Files(str(data)), folder / "tokens")
+        starting_table(Files(str(data)), folder)
+        opening_table(folder)
     packing_table()
     if not options.no_training:
         collating_table()

@@ -342,6 +342,10 @@ def _check_shards(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
         )
     if data.tokenized is not None:
         raise ConfigError("data.tokenized", "is tokenized already, and needs no data.shard_samples")
+    if data.cache_dir is not None:
+        raise ConfigError(
+            "data.cache_dir", "is not used with data.shard_samples: shards lie in the run's folder"
+        )
     for name, task in tasks.items():
         if task.max_samples is not None:
             raise ConfigError(

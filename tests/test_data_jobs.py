@@ -32,6 +32,11 @@ def losses(run):
     ]
 
 
+def folder_of(run, task):
+    manifest = json.loads((run / "tokens" / "tokens.json").read_text())
+    return run / "tokens" / manifest["tasks"][task]["train"]
+
+
 def test_training_from_the_folder_is_training_from_the_sources(tokenized, tasks_dir, tmp_path):
     train(tmp_path / "sources", *overrides_for(tasks_dir, *STEPS))
     elsewhere = tmp_path / "elsewhere"
@@ -46,7 +51,7 @@ def test_training_from_the_folder_is_training_from_the_sources(tokenized, tasks_
 def test_the_folder_is_plain_arrow_with_all_samples(tokenized):
     assert tokenized_tasks(tokenized) == TASKS
     for task, size in zip(TASKS, (24, 60, 9), strict=True):
-        (file,) = (tokenized / "tokens" / task / "train").glob("*.arrow")
+        (file,) = folder_of(tokenized, task).glob("*.arrow")
         with pa.memory_map(str(file)) as stream:
             table = pa.ipc.open_file(stream).read_all()
         assert table.num_rows == size
@@ -60,10 +65,11 @@ def test_the_folder_is_plain_arrow_with_all_samples(tokenized):
         (
             ["template=chatml"],
             "template",
-            "tokenized with another one .*system_prefix.* and [0-9]+ more values.*choose that",
+            "tokenized with another one .*system_prefix.* and [0-9]+ more values.*tokenize again",
         ),
         (["template.user_prefix=U"], "template", "user_prefix: '<s>human"),
         (["model=llama", "model.path=BASE"], "data.tokenized", "another tokenizer than this model's"),
+        (["model.vocab_size=300"], "model", "vocab_size: 400 there, 300 here"),
         (["data.paths=[/x]"], "data.tokenized", "leave out data.tasks and data.paths"),
         (["job=tokenize"], "data.tokenized", "is what job=tokenize makes"),
     ],
@@ -85,10 +91,28 @@ def test_a_folder_without_tokens_and_a_damaged_one(tokenized, tmp_path):
     with pytest.raises(ConfigError, match=r"holds no tokens .*job=tokenize output_dir="):
         train(tmp_path / "a", *SMALL, f"data.tokenized={tmp_path}", *STEPS)
     shutil.copytree(tokenized, tmp_path / "cut")
-    file = next((tmp_path / "cut" / "tokens" / "forward" / "train").glob("*.arrow"))
+    file = next(folder_of(tmp_path / "cut", "forward").glob("*.arrow"))
     file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"forward/train: the tokens are damaged"):
+    with pytest.raises(DataError, match=r"1_train: the tokens are damaged"):
         train(tmp_path / "b", *SMALL, f"data.tokenized={tmp_path}/cut", *STEPS)
+
+
+def test_a_run_does_not_go_on_from_a_folder_that_was_made_again(tmp_path):
+    path = write_task(tmp_path, "code", 30)
+    tokens, run = (
+        tmp_path / "tokens",
+        [*SMALL, f"data.tokenized={tmp_path}/tokens", "checkpoint.every_steps=1"],
+    )
+    train(tokens, *SMALL, "job=tokenize", f"data.paths=[{path}]")
+    train(tmp_path / "run", *run, *STEPS)
+    shutil.rmtree(tokens)
+    lines = (path / "train.jsonl").read_text().splitlines()
+    (path / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
+    train(tokens, *SMALL, "job=tokenize", f"data.paths=[{path}]")
+    with pytest.raises(DataError, match="gone, and cannot be made again"):
+        train(
+            tmp_path / "run", *run, "train.max_steps=4", "resume=auto", "checkpoint.allow_changed_config=true"
+        )
 
 
 def test_preview_marks_targets_and_reports(tasks_dir, tmp_path, capsys):

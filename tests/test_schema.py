@@ -105,7 +105,7 @@ def test_early_stopping_may_watch_a_task(config: dict[str, Any]) -> None:
 
 def data(**values: Any) -> DataConfig:
     rest = {"on_overlong": "error", "on_bad": "error", "valid_fraction": 0.1, "valid_max": 9, "valid_min": 1}
-    places = {"tokenized": None, "cache_dir": None, "num_workers": None}
+    places = {"tokenized": None, "cache_dir": None, "num_workers": None, "shard_samples": None}
     return DataConfig(max_length=8, **rest, **places, **values)
 
 

@@ -73,12 +73,15 @@ class Files:
             yield from READERS[ending(file) or ""].chunks(file, recogniser(self.format))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """The format, and size and modification time of every file."""
-        stats = {str(file.resolve()): file.stat() for file in self.files()}
+        """The format; of every file, what a link leads to, its size, and when it was changed."""
         settings = {"format": self.format, "parsing": _PARSING}
-        return settings | {
-            path: f"{stat.st_size} bytes of {stat.st_mtime_ns}" for path, stat in stats.items()
-        }
+        return settings | {str(file.absolute()): _state(file) for file in self.files()}
+
+
+def _state(file: Path) -> str:
+    # The time of the last change of any kind as well: an old modification time can be put on new content.
+    stat = file.stat()
+    return f"{file.resolve()}, {stat.st_size} bytes of {stat.st_mtime_ns}, changed {stat.st_ctime_ns}"
 
 
 def _found(root: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mftrun.data.digests import digest, tokenizer_digest
 from mftrun.data.fitting import ON_OVERLONG, Limit
@@ -17,7 +17,7 @@ from mftrun.data.settings import DataSettings
 from mftrun.data.supply import Supply
 from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
-from mftrun.errors import DataError
+from mftrun.errors import DataError, MftrunError
 from mftrun.files import whole_folder, write_json
 from mftrun.nested import flatten
 
@@ -67,6 +67,8 @@ def prepare(
     if stored is not None:
         _refuse_changes(directory, stored, origin)
     tokenizer = supply.tokenizer()
+    if stored is not None and tokenizer_digest(tokenizer) != stored["report"]["tokenizer"]:
+        _refuse_remake(directory, "  the tokenizer")
     tokens = supply.tokens(tokenizer)
     save_tokenizer(tokenizer, tokenizer_folder)
     report = DataReport({}, digest(origin), tokenizer_digest(tokenizer))
@@ -116,7 +118,7 @@ def _warn_of_changes(
 ) -> None:
     try:
         changes = _differences(stored["origin"], _origin(supply, settings, template, seed))
-    except DataError as error:
+    except MftrunError as error:
         changes = f"  {error}"
     if changes:
         _log.warning("going on with the data of %s; since it was made has changed:\n%s", directory, changes)
@@ -125,8 +127,12 @@ def _warn_of_changes(
 def _refuse_changes(directory: Path, stored: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
     changes = _differences(stored["origin"], origin)
     if changes:
-        message = f"the tokens of this run are gone, and cannot be made again, as has changed:\n{changes}"
-        raise DataError(directory, 0, message)
+        _refuse_remake(directory, changes)
+
+
+def _refuse_remake(directory: Path, changes: str) -> NoReturn:
+    message = f"the tokens of this run are gone, and cannot be made again, as has changed:\n{changes}"
+    raise DataError(directory, 0, message)
 
 
 def _origin(supply: Supply, settings: DataSettings, template: Template, seed: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _write(directory: Path, pieces: Sequence[_Piece], tasks: Sequence[str], fing
         source=list(range(len(pieces))),
         files=before,
     )
-    sources = [piece.file.path for piece in pieces]
+    sources = [piece.file for piece in pieces]
     write_table(directory, columns, tasks=tasks, files=files, sources=sources, fingerprint=fingerprint)
 
 

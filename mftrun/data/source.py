@@ -63,3 +63,9 @@ def read(source: Source) -> Iterator[Sample | DataError]:
     """
     for chunk in source.chunks():
         yield from chunk.items()
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What a source's samples depend on, its class included: two classes may describe themselves alike."""
+    kind = type(source)
+    return {"source": f"{kind.__module__}.{kind.__qualname__}", **source.fingerprint()}

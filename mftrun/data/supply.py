@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mftrun.data.cache import TokenCache
 from mftrun.data.digests import digest, tokenizer_digest
+from mftrun.data.files import Files
 from mftrun.data.policies import ON_BAD, BadLines
 from mftrun.data.sample import Sample
 from mftrun.data.scan import Reading, scan
 from mftrun.data.selection import TaskTokens
 from mftrun.data.settings import DataSettings, TaskSources
-from mftrun.data.source import Source, read
+from mftrun.data.source import Source, fingerprint, read
 from mftrun.data.split import subset
 from mftrun.data.template import ConversationEncoder, Template
 from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import Chosen, Identity, tokenize
-from mftrun.data.tokenized import TOKENIZER, open_tokenized, read_manifest
+from mftrun.data.tokenized import TOKENIZER, Fingerprints, open_tokenized, read_manifest
 from mftrun.data.workers import Workers, worker_count
+from mftrun.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -114,18 +117,20 @@ class FromSources:
         recipe, control = self._model.tokenizer_recipe, self._template.required_tokens
         if recipe is None:
             return _templated(self._model.tokenizer(self._texts, control), self._template)
-        sources = [dict(task.train.fingerprint()) for task in self._tasks.values()]
+        sources = [fingerprint(task.train) for task in self._tasks.values()]
         key = {"kind": "tokenizer", "recipe": dict(recipe), "control": list(control), "sources": sources}
         return _templated(load_saved(self._cache.get_or_make(key, self._train_tokenizer)), self._template)
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[TaskTokens]:
         """Tokens from the cache; what is not there is scanned, all of it, then tokenized."""
+        for name, task in self._tasks.items():
+            refuse_shared(name, task)
         encoder = self._template.encoder(tokenizer)
         keys = self._keys(tokenizer)
         with Workers(self._workers) as workers:
             self._scan([place for place in self._places if self._cache.find(keys[place]) is None], workers)
             files = {place: self._file(place, keys[place], encoder, workers) for place in self._places}
-        self._on_bad.late([_bad_lines(place, file) for place, file in files.items()])
+        self._on_bad.late([_bad_lines(place.task, file) for place, file in files.items()])
         return [_task_tokens(name, task, files) for name, task in self._tasks.items()]
 
     def _keys(self, tokenizer: PreTrainedTokenizerFast) -> dict[_Place, dict[str, Any]]:
@@ -137,7 +142,7 @@ class FromSources:
             "tokenizer": tokenizer_digest(tokenizer),
         }
         return {
-            place: {**common, "source": dict(place.source.fingerprint()), "chosen": self._choice(place)}
+            place: {**common, "source": fingerprint(place.source), "chosen": self._choice(place)}
             for place in self._places
         }
 
@@ -195,12 +200,16 @@ class FromFolder:
 
     Args:
         folder: The folder.
+        settings: Policies.
         template: How conversations become tokens.
         model: Makes the tokenizer, unless it would be trained on the tasks.
     """
 
-    def __init__(self, folder: Path, template: Template, model: TokenizerMaker) -> None:
+    def __init__(
+        self, folder: Path, settings: DataSettings, template: Template, model: TokenizerMaker
+    ) -> None:
         self._folder = folder
+        self._on_bad = ON_BAD[settings.on_bad]
         self._template = template
         self._model = model
 
@@ -217,10 +226,22 @@ class FromFolder:
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[TaskTokens]:
         """The folder's token files."""
-        return open_tokenized(self._folder, self._template.fingerprint(), tokenizer_digest(tokenizer))
+        fingerprints = Fingerprints(
+            self._template.fingerprint(), self._model.tokenizer_recipe, tokenizer_digest(tokenizer)
+        )
+        tasks = open_tokenized(self._folder, fingerprints)
+        self._on_bad.late(
+            [
+                BadLines(task.task, file.meta.bad, file.meta.bad_examples)
+                for task in tasks
+                for file in task.files
+            ]
+        )
+        return tasks
 
 
-class _Place(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Place:
     """One source of a task."""
 
     task: str
@@ -241,9 +262,34 @@ def _places(tasks: Mapping[str, TaskSources]) -> Iterator[_Place]:
             yield _Place(name, True, task.valid, None)
 
 
+def refuse_shared(name: str, task: TaskSources) -> None:
+    """Refuses validation on samples that are trained on.
+
+    Args:
+        name: Of the task.
+        task: Its sources.
+
+    Raises:
+        ConfigError: A file, or the whole source, is for both.
+        DataError: Nothing is at a path.
+    """
+    if task.valid is None:
+        return
+    key, valid = f"data.tasks.{name}.valid_path", task.valid
+    if isinstance(task.train, Files) and isinstance(valid, Files):
+        shared = {file.resolve() for file in task.train.files()} & {file.resolve() for file in valid.files()}
+        if shared:
+            message = f"{min(shared)} would be trained on, too: it is also among the task's files"
+            raise ConfigError(key, message)
+    elif fingerprint(task.train) == fingerprint(valid):
+        raise ConfigError(
+            f"data.tasks.{name}.valid_split", f"{valid.location} is what the task is trained on, too"
+        )
+
+
 def _fingerprint(task: TaskSources) -> dict[str, Any]:
-    valid = dict(task.valid.fingerprint()) if task.valid is not None else None
-    return {"train": dict(task.train.fingerprint()), "valid": valid, "max_samples": task.max_samples}
+    valid = None if task.valid is None else fingerprint(task.valid)
+    return {"train": fingerprint(task.train), "valid": valid, "max_samples": task.max_samples}
 
 
 def _task_tokens(name: str, task: TaskSources, files: Mapping[_Place, TokenFile]) -> TaskTokens:
@@ -251,8 +297,8 @@ def _task_tokens(name: str, task: TaskSources, files: Mapping[_Place, TokenFile]
     return TaskTokens(name, mine[False], mine.get(True), task.max_samples, task.train.location)
 
 
-def _bad_lines(place: _Place, file: TokenFile) -> BadLines:
-    return BadLines(place.task, file.meta.bad, file.meta.bad_examples)
+def _bad_lines(task: str, file: TokenFile) -> BadLines:
+    return BadLines(task, file.meta.bad, file.meta.bad_examples)
 
 
 def _templated(tokenizer: PreTrainedTokenizerFast, template: Template) -> PreTrainedTokenizerFast:

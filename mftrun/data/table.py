@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mftrun.data.rows import offsets, ranges
 from mftrun.data.sample import Origin
+from mftrun.data.token_file import TokenFile, read_meta
 from mftrun.errors import DataError
 from mftrun.files import whole_folder, write_json
 
@@ -117,7 +118,8 @@ class SampleTable:
         """
         meta = _read_meta(directory)
         arrays = {name: _load(directory, name, meta["bytes"]) for name in COLUMNS}
-        sources = [_checked(Path(path), size) for path, size in meta["sources"].items()]
+        sources = [_checked(Path(path), size, content) for path, size, content in meta["sources"]]
+        assert arrays["source"].max(initial=-1) < len(sources), "every sample is in one of the token files"
         return cls(directory, meta["tasks"], meta["files"], sources, meta["fingerprint"], **arrays)
 
 
@@ -127,7 +129,7 @@ def write_table(
     *,
     tasks: Sequence[str],
     files: Sequence[str],
-    sources: Sequence[Path],
+    sources: Sequence[TokenFile],
     fingerprint: str,
 ) -> None:
     """Writes a table; the folder appears whole or not at all and replaces an older one.
@@ -151,7 +153,9 @@ def write_table(
                 "version": _VERSION,
                 "tasks": list(tasks),
                 "files": list(files),
-                "sources": {str(path): path.stat().st_size for path in sources},
+                "sources": [
+                    [str(file.path), file.path.stat().st_size, file.meta.content] for file in sources
+                ],
                 "fingerprint": fingerprint,
                 "bytes": {name: _array_path(scratch, name).stat().st_size for name in COLUMNS},
             }
@@ -159,6 +163,10 @@ def write_table(
     except OSError as error:
         message = f"cannot be written: {error.strerror}; free some space or change output_dir"
         raise DataError(directory, 0, message) from error
+
+
+def _described(file: TokenFile) -> list[str | int]:
+    return [str(file.path), file.path.stat().st_size, file.meta.content]
 
 
 def _array_path(folder: Path, name: str) -> Path:
@@ -170,11 +178,14 @@ def _mapped(path: Path) -> npt.NDArray[np.int32]:
     return np.memmap(path, dtype="<i4", mode="r", shape=(whole,)) if whole else np.zeros(0, np.int32)
 
 
-def _checked(path: Path, size: int) -> Path:
+def _checked(path: Path, size: int, content: str) -> Path:
+    """A token file that is whole, and that of old: its folder may have been made anew since."""
     found = path.stat().st_size if path.is_file() else 0
     if found != size:
         what = f"holds {found:,} of {size:,} bytes" if path.is_file() else "is gone"
         raise DataError(path, 0, f"these tokens of the run {what}; start it again to tokenize anew")
+    if read_meta(path.parent).content != content:
+        raise DataError(path, 0, "these tokens have been replaced by others since the run was started")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class TokenMeta:
 
     Attributes:
         fingerprint: A digest of what it was made from.
+        content: A digest of its samples.
         tokenizer: Digest of the tokenizer.
         template: Fingerprint of the template.
         files: Origin files.
@@ -43,6 +45,7 @@ class TokenMeta:
     """
 
     fingerprint: str = ""
+    content: str = ""
     tokenizer: str = ""
     template: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[str] = ()
@@ -128,7 +131,7 @@ class TokenFile:
         Raises:
             DataError: None is there, or it is damaged.
         """
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         path = folder / TOKENS
         arrays = _arrays(path)
         values = np.memmap(path, dtype="<i4", mode="r", shape=(path.stat().st_size // 4,))
@@ -243,6 +246,7 @@ class TokenWriter:
         self._files: dict[str, int] = {}
         self._about: dict[str, Any] = {}
         self._good = self._tokens = self._longest = 0
+        self._content = hashlib.blake2b(digest_size=16)
 
     def append(self, part: Block) -> None:
         """Adds some samples, possibly none."""
@@ -254,6 +258,8 @@ class TokenWriter:
         spans = (part.span_start, part.span_length, part.span_weight)
         columns = [_lists(part.lengths, part.ids), *(_lists(part.span_counts, values) for values in spans)]
         columns += [pa.array(np.array(numbers, np.int32)[part.file]), pa.array(part.line)]
+        for values in (part.lengths, part.ids, part.span_counts, *spans, part.line):
+            self._content.update(values.tobytes())
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         self._good += len(part.lengths)
         self._tokens += len(part.ids)
@@ -270,6 +276,7 @@ class TokenWriter:
     def page(self) -> dict[str, Any]:
         """What the file says of itself, as plain values."""
         meta = TokenMeta(
+            content=self._content.hexdigest(),
             files=list(self._files),
             good=self._good,
             tokens=self._tokens,
@@ -304,7 +311,12 @@ def _lists(counts: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> Any:
     return pa.ListArray.from_arrays(pa.array(places), pa.array(values), type=pa.list_(item))
 
 
-def _read_meta(folder: Path) -> TokenMeta:
+def read_meta(folder: Path) -> TokenMeta:
+    """What a token file says of itself, without opening it.
+
+    Raises:
+        DataError: It is no token file.
+    """
     try:
         page: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         version = page.pop("version")

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mftrun.errors import ConfigError, DataError
 from mftrun.files import whole_folder, write_json
@@ -22,6 +22,20 @@ TOKENIZER = "tokenizer"
 _KEY = "data.tokenized"
 _VERSION = 1
 _SHOWN = 3  # differences that a message names
+
+
+class Fingerprints(NamedTuple):
+    """What tokens were made with, besides their sources.
+
+    Attributes:
+        template: Fingerprint of the template.
+        recipe: Of a tokenizer that was trained on the tasks; None for a model's own.
+        tokenizer: Digest of the tokenizer.
+    """
+
+    template: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
+    tokenizer: str
 
 
 def tokenized_tasks(folder: Path) -> list[str]:
@@ -51,9 +65,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_tokenized(
-    folder: Path, tasks: Sequence[TaskTokens], template: Mapping[str, Any], tokenizer: str
-) -> None:
+def write_tokenized(folder: Path, tasks: Sequence[TaskTokens], made_with: Fingerprints) -> None:
     """Puts the token files of all tasks into ``folder/tokens``, which appears whole or not at all.
 
     Files on the same disk are linked, not copied.
@@ -61,16 +73,15 @@ def write_tokenized(
     Args:
         folder: The run's folder.
         tasks: The tokenized tasks.
-        template: Fingerprint of the template.
-        tokenizer: Digest of the tokenizer.
+        made_with: What they were tokenized with.
 
     Raises:
         DataError: The folder cannot be written.
     """
     try:
         with whole_folder(folder / TOKENS) as scratch:
-            entries = {task.task: _copied(task, scratch) for task in tasks}
-            manifest = {"version": _VERSION, "tasks": entries, "template": template, "tokenizer": tokenizer}
+            entries = {task.task: _copied(number, task, scratch) for number, task in enumerate(tasks)}
+            manifest = {"version": _VERSION, "tasks": entries, **made_with._asdict()}
             write_json(scratch / MANIFEST, manifest)
     except OSError as error:
         raise DataError(
@@ -78,13 +89,12 @@ def write_tokenized(
         ) from error
 
 
-def open_tokenized(folder: Path, template: Mapping[str, Any], tokenizer: str) -> list[TaskTokens]:
+def open_tokenized(folder: Path, train_with: Fingerprints) -> list[TaskTokens]:
     """The tasks of such a folder.
 
     Args:
         folder: What job=tokenize wrote.
-        template: Fingerprint of the template to train with.
-        tokenizer: Digest of the tokenizer to train with.
+        train_with: What the run trains with.
 
     Raises:
         ConfigError: It is no such folder, or was made with another tokenizer or template.
@@ -94,7 +104,7 @@ def open_tokenized(folder: Path, template: Mapping[str, Any], tokenizer: str) ->
     from mftrun.data.token_file import TokenFile
 
     manifest = read_manifest(folder)
-    _refuse_other(manifest, folder, template, tokenizer)
+    _refuse_other(manifest, folder, train_with)
     tasks = []
     for name, entry in manifest["tasks"].items():
         train, valid = (
@@ -106,34 +116,35 @@ def open_tokenized(folder: Path, template: Mapping[str, Any], tokenizer: str) ->
     return tasks
 
 
-def _refuse_other(
-    manifest: Mapping[str, Any], folder: Path, template: Mapping[str, Any], tokenizer: str
-) -> None:
-    here = dict(flatten(json.loads(json.dumps(template))))
-    there = dict(flatten(manifest["template"]))
-    changed = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    if changed:
-        differs = "; ".join(
-            f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed[:_SHOWN]
-        )
-        more = f" and {len(changed) - _SHOWN} more values" if len(changed) > _SHOWN else ""
-        message = f"{folder} was tokenized with another one ({differs}{more}); choose that, or tokenize again"
-        raise ConfigError("template", message)
-    if manifest["tokenizer"] != tokenizer:
-        message = f"{folder} was tokenized with another tokenizer than this model's; tokenize again"
+def _refuse_other(manifest: Mapping[str, Any], folder: Path, train_with: Fingerprints) -> None:
+    again = f"tokenize again, or train with the same as {folder}"
+    if differs := _differences(manifest["template"], train_with.template):
+        raise ConfigError("template", f"{folder} was tokenized with another one ({differs}); {again}")
+    if train_with.recipe and (differs := _differences(manifest["recipe"] or {}, train_with.recipe)):
+        raise ConfigError("model", f"the tokenizer of {folder} was made otherwise ({differs}); {again}")
+    if manifest["tokenizer"] != train_with.tokenizer:
+        message = f"{folder} was tokenized with another tokenizer than this model's; {again}"
         raise ConfigError(_KEY, message)
 
 
-def _copied(task: TaskTokens, scratch: Path) -> dict[str, Any]:
-    def copy(name: str, source: Path) -> str:
-        shutil.copytree(source, scratch / task.task / name, copy_function=_link)
-        return f"{task.task}/{name}"
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    there, here = dict(flatten(old)), dict(flatten(json.loads(json.dumps(new))))
+    changed = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    shown = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed[:_SHOWN])
+    return shown + (f" and {len(changed) - _SHOWN} more values" if len(changed) > _SHOWN else "")
 
+
+def _copied(number: int, task: TaskTokens, scratch: Path) -> dict[str, Any]:
+    # Folders are numbered: a task's name need not be the name of a file.
+    files = {"train": task.train, "valid": task.valid}
+    for name, file in files.items():
+        if file is not None:
+            shutil.copytree(file.folder, scratch / f"{number}_{name}", copy_function=_link)
     return {
-        "train": copy("train", task.train.folder),
-        "valid": None if task.valid is None else copy("valid", task.valid.folder),
         "max_samples": task.max_samples,
         "location": task.location,
+        **{name: None if file is None else f"{number}_{name}" for name, file in files.items()},
+        "content": [file.meta.content for file in task.files],
     }
 
 

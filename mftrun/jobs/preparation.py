@@ -152,7 +152,7 @@ def supply_of(config: RunConfig) -> Supply:
         raise ConfigError("data.shard_samples", "acts on job=train and job=preview; set it to null here")
     template, model = build_group(config, "template"), build_group(config, "model")
     if config.data.tokenized is not None:
-        return FromFolder(Path(config.data.tokenized).expanduser(), template, model)
+        return FromFolder(Path(config.data.tokenized).expanduser(), settings_of(config), template, model)
     return FromSources(
         task_sources(config),
         settings_of(config),

@@ -7,7 +7,6 @@ from mftrun.data.files import Files
 from mftrun.data.hub import HubDataset
 from mftrun.data.settings import TaskSources
 from mftrun.data.source import Source
-from mftrun.errors import ConfigError
 from mftrun.schema import RunConfig, TaskConfig, task_configs
 
 
@@ -15,17 +14,13 @@ def task_sources(config: RunConfig) -> dict[str, TaskSources]:
     """Where each task's samples come from, by name.
 
     Raises:
-        ConfigError: A source cannot be built, or a file is for training and for validation.
-        DataError: Nothing is at a path that is used for both.
+        ConfigError: A source cannot be built.
     """
     return {name: _sources(task, name, config) for name, task in task_configs(config.data).items()}
 
 
 def _sources(task: TaskConfig, name: str, config: RunConfig) -> TaskSources:
-    train, valid = _train(task, name, config), _valid(task, config)
-    if isinstance(train, Files) and isinstance(valid, Files):
-        _refuse_shared_files(train, valid, name)
-    return TaskSources(train, valid, task.max_samples)
+    return TaskSources(_train(task, name, config), _valid(task, config), task.max_samples)
 
 
 def _train(task: TaskConfig, name: str, config: RunConfig) -> Source:
@@ -50,12 +45,3 @@ def _dataset(task: TaskConfig, dataset: str, split: str, config: RunConfig) -> H
     # What is trained on in shards need not fit on the disk.
     streaming = config.data.shard_samples is not None
     return HubDataset(dataset, task.subset, split, task.revision, streaming, task.format)
-
-
-def _refuse_shared_files(train: Files, valid: Files, name: str) -> None:
-    shared = {file.resolve() for file in train.files()} & {file.resolve() for file in valid.files()}
-    if shared:
-        raise ConfigError(
-            f"data.tasks.{name}.valid_path",
-            f"{min(shared)} would be trained on, too: it is also below the task's path",
-        )

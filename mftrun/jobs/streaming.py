@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import pickle
 import shutil
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,23 +28,24 @@ from mftrun.data.settings import TaskSources
 from mftrun.data.shards.folder import ShardFolder, Start
 from mftrun.data.shards.maker import Recipe, ShardMaker, ShardTask
 from mftrun.data.shards.opened import Shards
-from mftrun.data.shards.stream import Position, Taken, TaskStream, held_out
+from mftrun.data.shards.stream import Position, Taken, TaskStream
+from mftrun.data.shards.validation import held_out, write_valid
+from mftrun.data.source import read
 from mftrun.data.split import ValidationSize
 from mftrun.data.supply import load_saved
 from mftrun.data.table import SampleTable
 from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import tokenize
 from mftrun.data.workers import Workers, worker_count
-from mftrun.errors import DataError, MftrunError
-from mftrun.files import write_json
+from mftrun.errors import DataError
+from mftrun.files import whole_folder, write_json
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_planner, settings_of
+from mftrun.jobs.shard_process import Place, making_shards
 from mftrun.jobs.sources import task_sources
-from mftrun.launch.errors import describe_exit
-from mftrun.launch.server import signals_held
 from mftrun.nested import flatten
 from mftrun.schema import RunConfig, task_configs
-from mftrun.training.saving import PROGRESS
+from mftrun.tracking.summary import SUMMARY_NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -60,33 +56,9 @@ AHEAD = 1
 _FORMAT = 1
 _TEXT_SAMPLES = 50_000  # of each task, at most, for a tokenizer that is trained on them
 _SEED_STREAM = 4  # separates the seeds of shards from other random numbers
-_PAUSE = 0.2  # seconds between two looks at how far the ranks are
-_BOOT = "import sys; sys.path[:] = {path!r}; from mftrun.jobs.streaming import serve; serve()"
 _NOTHING_SPLIT_OFF = ValidationSize(0.0, 0, 0)
 
 log = logging.getLogger(__name__)
-
-
-class Place(NamedTuple):
-    """How far a run is.
-
-    Attributes:
-        step: Optimizer steps done.
-        epoch: The shard of the next global batch.
-        batch: Global batches of that shard that are done.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-    @classmethod
-    def of(cls, checkpoint: Path | None) -> Place:
-        """Where a checkpoint was taken; the beginning for None."""
-        if checkpoint is None:
-            return cls()
-        found = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
-        return cls(found["step"], found["epoch"], found["batch"])
 
 
 class ShardedData:
@@ -137,9 +109,10 @@ class ShardedData:
         shutil.rmtree(self._layout.data / TRAIN_TABLE, ignore_errors=True)
         self._folder.forget_failure()
         self._folder.want(place.epoch)
-        with _making(self._config, self._run_dir, place, self._folder):
+        with making_shards(self._config, self._run_dir, place, self._folder):
             yield
-        self._folder.clear()
+        if (self._run_dir / SUMMARY_NAME).exists():  # a run that stopped early has none, and will go on
+            self._folder.clear()
 
     def epochs(self, *, announces: bool) -> Epochs:
         """See `RunData`."""
@@ -165,8 +138,9 @@ class ShardedData:
         other = RunLayout(checkpoint.parent.parent)
         theirs = ShardFolder(other.data).records
         if self._folder.about() is None and theirs.is_dir() and other != self._layout:
-            shutil.copytree(theirs, self._folder.records, dirs_exist_ok=True)
             shutil.copytree(other.tokenizer, self._layout.tokenizer, dirs_exist_ok=True)
+            with whole_folder(self._folder.records) as scratch:
+                shutil.copytree(theirs, scratch, dirs_exist_ok=True)
 
     def _tokenizer(self, sources: Mapping[str, TaskSources], *, resuming: bool) -> PreTrainedTokenizerFast:
         """The run's own; else the model's, which may be trained on the first samples of each task."""
@@ -184,8 +158,8 @@ class ShardedData:
 
     def _texts(self, sources: Mapping[str, TaskSources]) -> Iterator[str]:
         for task, count in shard_samples(self._config).items():
-            parts = TaskStream(sources[task].train).take(min(count, _TEXT_SAMPLES))
-            for sample in (item for part in parts for item in part.entries if isinstance(item, Sample)):
+            samples = (item for item in read(sources[task].train) if isinstance(item, Sample))
+            for sample in islice(samples, min(count, _TEXT_SAMPLES)):
                 yield from (message.content for message in sample.messages)
 
     def _origin(
@@ -286,7 +260,11 @@ class ShardedData:
             for index, task in enumerate(maker.files(number))
         ]
         report = DataReport({}, digest(dict(origin)), tokenizer_digest(tokenizer))
-        report.tasks = write_tables(self._layout.data, tasks, _rules(self._config), report.fingerprint)
+        rules = _rules(self._config)
+        report.tasks = write_tables(self._layout.data, tasks, rules, report.fingerprint)
+        valid = {index: task.valid for index, task in enumerate(tasks) if task.valid is not None}
+        # That one names the token files of the shard, too, which go before it does.
+        write_valid(self._layout.data / VALID_TABLE, valid, [task.task for task in tasks], rules.limit)
         write_json(self._layout.data / REPORT, {"origin": dict(origin), "report": report.to_dict()})
         return report
 
@@ -331,105 +309,6 @@ def shard_maker(
     encoder = build_group(config, "template").encoder(tokenizer)
     recipe = Recipe(encoder, _rules(config), ON_BAD[config.data.on_bad], digest(about["origin"]))
     return ShardMaker(folder, tasks, recipe, workers)
-
-
-def make_ahead(data: ShardedData, maker: ShardMaker, folder: ShardFolder, place: Place) -> None:
-    """Makes shards while the ranks train on earlier ones, and removes those behind them.
-
-    It ends when there are enough for all steps of the run.
-
-    Args:
-        data: The run's data.
-        maker: Makes its shards.
-        folder: Where they go; the shard of `place` is there.
-        place: Where the run goes on from.
-    """
-    number, steps = place.epoch, place.step - place.batch
-    while True:
-        if not folder.holds(number):
-            maker.make(number)
-        table = folder.open(number)
-        assert table is not None, "it was just made"
-        steps += data.plan(table, number).num_batches
-        del table
-        if steps >= data.total_steps():
-            return
-        number += 1
-        while (wanted := folder.wanted()) < number - AHEAD:
-            time.sleep(_PAUSE)
-        for behind in [other for other in folder.numbers() if other < wanted - AHEAD]:
-            folder.remove(behind)
-
-
-def serve() -> None:
-    """What the process runs that makes shards: its order comes from its input, which ends with its parent."""
-    config, run_dir, place, level = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    from mftrun.launch.logs import configure_logging
-
-    configure_logging(0, RunLayout(run_dir).log, level)
-    # It has much to tell for each shard that only matters to one who waits for it.
-    logging.getLogger("mftrun.data.progress").setLevel(logging.WARNING)
-    folder = ShardFolder(RunLayout(run_dir).data)
-    try:
-        with Workers(worker_count(config.data.num_workers)) as workers:
-            tokenizer = load_saved(RunLayout(run_dir).tokenizer)
-            maker = shard_maker(config, folder, tokenizer, workers)
-            make_ahead(ShardedData(config, run_dir), maker, folder, place)
-    except Exception as error:
-        failure = _told(error, run_dir)
-        log.warning("no more data: the run will end where this is missing: %s", failure, exc_info=_bug(error))
-        folder.fail(failure)
-        sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)  # returns when the other end is closed
-    os._exit(0)
-
-
-def _bug(error: Exception) -> Exception | None:
-    return None if isinstance(error, MftrunError) else error
-
-
-def _told(error: Exception, run_dir: Path) -> MftrunError:
-    """The error for the user, who may go on from the last checkpoint."""
-    way_on = (
-        f"The run can go on from its last checkpoint: resume={run_dir}; with a mended source, or another "
-        "policy (data.on_bad, data.on_overlong), add checkpoint.allow_changed_config=true."
-    )
-    if isinstance(error, DataError):
-        return DataError(error.path, error.line, f"{error.message}\n{way_on}")
-    if isinstance(error, MftrunError):
-        return error
-    return MftrunError(f"the process that makes shards failed: {error!r}; its log has more. {way_on}")
-
-
-@contextmanager
-def _making(config: RunConfig, run_dir: Path, place: Place, folder: ShardFolder) -> Iterator[None]:
-    """Runs `serve` in a process of its own for the time of the block."""
-    order = pickle.dumps((config, run_dir, place, logging.getLogger().getEffectiveLevel()))
-    command = [sys.executable, "-c", _BOOT.format(path=sys.path)]
-    with RunLayout(run_dir).log.open("ab") as errors, signals_held():
-        # Signals are held for its whole life: this process answers them. And a bar has no place in a log.
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors)
-    watcher = threading.Thread(target=_watch, args=(process, folder), daemon=True)
-    try:
-        assert process.stdin is not None
-        process.stdin.write(order)
-        process.stdin.flush()
-        watcher.start()
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _watch(process: subprocess.Popen[bytes], folder: ShardFolder) -> None:
-    """Leaves word for the ranks where the process ends without having done so."""
-    status = process.wait()
-    if status and folder.failure() is None:
-        folder.fail(MftrunError(f"the process that makes shards failed: {describe_exit(status)}"))
 
 
 def _rules(config: RunConfig) -> Rules:

@@ -28,7 +28,7 @@ class TokenizeJob:
         """
         from mftrun.data.digests import tokenizer_digest
         from mftrun.data.prepare import save_tokenizer
-        from mftrun.data.tokenized import write_tokenized
+        from mftrun.data.tokenized import Fingerprints, write_tokenized
         from mftrun.errors import ConfigError
         from mftrun.jobs.layout import RunLayout
         from mftrun.jobs.preparation import build_group, supply_of
@@ -37,11 +37,16 @@ class TokenizeJob:
         typed = RunConfig.from_dict(config)
         if typed.data.tokenized is not None:
             raise ConfigError("data.tokenized", "is what job=tokenize makes; give it tasks instead")
-        supply, template = supply_of(typed), build_group(typed, "template")
+        supply, template, model = (
+            supply_of(typed),
+            build_group(typed, "template"),
+            build_group(typed, "model"),
+        )
         tokenizer = supply.tokenizer()
         tokens = supply.tokens(tokenizer)
         save_tokenizer(tokenizer, RunLayout(run_dir).tokenizer)
-        write_tokenized(run_dir, tokens, template.fingerprint(), tokenizer_digest(tokenizer))
+        recipe, digest = model.tokenizer_recipe, tokenizer_digest(tokenizer)
+        write_tokenized(run_dir, tokens, Fingerprints(template.fingerprint(), recipe, digest))
         log.info("tokenized %s\n%s", run_dir, _table(tokens))
         log.info("train from it with the same model and template, and data.tokenized=%s", run_dir)
 

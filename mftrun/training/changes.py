@@ -12,8 +12,9 @@ from mftrun.nested import flatten
 
 CONFIG = "config.json"
 
-# What the checkpoint's weights and the run's tokens were made with: a run cannot go on with others.
-FIXED = ("data", "template", "model", "peft")
+# What the checkpoint's weights and the run's tokens were made with, and what decides which samples are still to
+# come after a given step: a run cannot go on with others.
+FIXED = ("data", "template", "model", "peft", "rows", "sampler", "seed", "train.global_batch_size")
 
 # Of these, what acts on the samples still to come of a run whose data is made while it goes on: whoever meets
 # a bad line far into the data must be able to go on.
@@ -60,7 +61,7 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: b
     Args:
         old: The checkpoint's configuration.
         new: That of the run which resumes from it.
-        allowed: Whether the user accepts another course of training; data and model must stay all the same.
+        allowed: Whether the user accepts another course of training; what is `FIXED` must stay all the same.
 
     Raises:
         ConfigError: Names every changed key with both values.
@@ -71,7 +72,8 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: b
     fixed = {key: pair for key, pair in changes.items() if _under(key, FIXED) and not _under(key, free)}
     if fixed:
         raise ConfigError(
-            "resume", f"{_listed(fixed)}\nA run keeps its data and its model: start a new run for these."
+            "resume",
+            f"{_listed(fixed)}\nA run keeps its model, its data and their order: start a new run for these.",
         )
     if changes and not allowed:
         raise ConfigError(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from mftrun.training.agreement import Agreement
 
+_SCALARS = 3  # objective, router loss, target tokens
+
 
 class Meter:
     """Sums since the last record. The losses stay on the device, and on this rank, until they are asked for.
@@ -48,6 +50,7 @@ class Meter:
         """
         self._sums.add(nll, task_ids, target_weights)
         self._scalars[0] += share
+        self._scalars[2] += nll.shape[0]
 
     def add_router(self, share: torch.Tensor) -> None:
         """Adds one micro-batch's share of the router loss (models with experts), a 0-d detached tensor."""
@@ -59,7 +62,6 @@ class Meter:
         self._steps += 1
         self._tokens += agreement.tokens
         self._slots += agreement.slots
-        self._targets += sum(agreement.targets)
         self._last = values
 
     def record(self, weights: Mapping[str, float]) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Meter:
             weights: Current task weights, by name.
         """
         self._lap()
-        (objective, router), means = self._reduced_means()
+        (objective, router, targets), means = self._reduced_means()
         record: dict[str, Any] = {"train/loss": objective / max(self._steps, 1)}
         if self._has_router:
             record["train/router_loss"] = router / max(self._steps, 1)
@@ -77,7 +79,7 @@ class Meter:
         record.update({f"weight/{name}": weight for name, weight in weights.items()})
         record.update(self._last)
         record["tokens_per_second"] = self._tokens / max(self._lap_seconds, 1e-9)
-        record["target_share"] = self._targets / max(self._tokens, 1)
+        record["target_share"] = targets / max(self._tokens, 1)
         record["padding_share"] = 1 - self._tokens / max(self._slots, 1)
         record["memory_gib"] = _peak_memory() / 2**30
         self._reset()
@@ -105,7 +107,6 @@ class Meter:
             "steps": self._steps,
             "tokens": self._tokens,
             "slots": self._slots,
-            "targets": self._targets,
             "lap_seconds": self._lap_seconds,
             "seconds": self.seconds,
         }
@@ -115,19 +116,18 @@ class Meter:
         self._reset()
         if self._accelerator.is_main_process:
             vector = state["sums"].to(self._accelerator.device)
-            self._sums.load_vector(vector[:-2])
-            self._scalars = vector[-2:].clone()
+            self._sums.load_vector(vector[:-_SCALARS])
+            self._scalars = vector[-_SCALARS:].clone()
         self._steps, self._tokens = state["steps"], state["tokens"]
-        self._slots, self._targets = state["slots"], state["targets"]
+        self._slots = state["slots"]
         self._lap_seconds, self.seconds = state["lap_seconds"], state["seconds"]
 
     def _reset(self) -> None:
         device = self._accelerator.device
         self._sums = TaskSums(len(self._tasks), device)
-        self._scalars = torch.zeros(2, dtype=torch.float64, device=device)  # objective, router loss
+        self._scalars = torch.zeros(_SCALARS, dtype=torch.float64, device=device)
         self._has_router = False
         self._steps = self._tokens = self._slots = 0
-        self._targets = 0.0
         self._lap_seconds = 0.0
 
     def _lap(self) -> None:
@@ -144,9 +144,9 @@ class Meter:
     def _reduced_means(self) -> tuple[list[float], dict[str, float]]:
         vector = self._reduced().cpu()
         sums = TaskSums(len(self._tasks), torch.device("cpu"))
-        sums.load_vector(vector[:-2])
+        sums.load_vector(vector[:-_SCALARS])
         means = {name: mean for name, mean in zip(self._tasks, sums.means(), strict=True) if mean is not None}
-        return vector[-2:].tolist(), means
+        return vector[-_SCALARS:].tolist(), means
 
 
 def _peak_memory() -> int:

@@ -194,6 +194,57 @@ def test_max_samples_leaves_the_rest_unused(run):
         TaskSources(Listed([]), max_samples=0)
 
 
+def texts_of(run, tokenizer, task):
+    store = run.open("train")
+    for sample in np.flatnonzero(store.task == task):
+        yield tokenizer.decode(
+            store.read(*(np.array([value]) for value in (sample, 0, store.lengths[sample])))
+        )
+
+
+def test_tasks_may_share_a_source(run, make_tokenizer):
+    run({"a": Listed(pairs(9)), "b": Listed(pairs(9)), "c": Listed(pairs(5, "c"))}, valid_fraction=0)
+    tokenizer = make_tokenizer(["<s>"])
+    expected = [pairs(9), pairs(9), pairs(5, "c")]
+    for task, its in enumerate(expected):
+        assert list(texts_of(run, tokenizer, task)) == [f"U:{q}A:{a}\n</s>" for q, a in its]
+
+
+class Reversed(Listed):
+    """Another class that describes itself alike."""
+
+    def chunks(self):
+        yield Several(self.given[::-1])
+
+
+def test_sources_of_two_classes_are_two_sources(run, make_tokenizer):
+    run({"a": Listed(pairs(9)), "b": Reversed(pairs(9))}, valid_fraction=0)
+    tokenizer = make_tokenizer(["<s>"])
+    assert list(texts_of(run, tokenizer, 0)) == list(texts_of(run, tokenizer, 1))[::-1]
+
+
+@dataclass
+class Unhashable(Listed):
+    given: list
+    later: None = None
+    readings: int = 0
+
+
+def test_a_source_need_not_be_hashable(run):
+    assert run({"a": Unhashable(pairs(9))}, valid_fraction=0).tasks["a"].train.samples == 9
+
+
+def test_validation_on_what_is_trained_is_refused(run, write_jsonl):
+    rounds = [{"role": "user", "content": "q"}, {"role": "bot", "content": "a"}]
+    path = write_jsonl("t/a.jsonl", [{"chat_rounds": rounds}] * 9)
+    with pytest.raises(ConfigError, match=r"data\.tasks\.a\.valid_path: .*a\.jsonl would be trained on, too"):
+        run({"a": TaskSources(Files(str(path.parent)), Files(str(path)))})
+    with pytest.raises(
+        ConfigError, match=r"data\.tasks\.a\.valid_split: a list is what the task is trained on"
+    ):
+        run({"a": TaskSources(Listed(pairs(9)), Listed(pairs(9)))})
+
+
 # Bad lines.
 
 
@@ -449,11 +500,13 @@ def test_a_changed_file_is_noticed(run, write_jsonl, caplog):
 def test_a_resumed_run_needs_its_sources_no_more(run, write_jsonl, caplog):
     rounds = [{"role": "user", "content": "q"}, {"role": "bot", "content": "a"}]
     path = write_jsonl("t/a.jsonl", [{"chat_rounds": rounds}] * 9)
-    tasks = {"a": Files(str(path))}
+    valid = write_jsonl("v/a.jsonl", [{"chat_rounds": rounds}] * 3)
+    tasks = {"a": TaskSources(Files(str(path)), Files(str(valid)))}
     run(tasks)
     path.unlink()
+    valid.unlink()
     assert run(tasks, resume=True).reused
-    assert str(path) in caplog.text
+    assert str(valid) in caplog.text
     with pytest.raises(DataError, match=r"missing|no such|exist"):
         run(tasks)
 
@@ -464,6 +517,27 @@ def test_a_damaged_table_is_made_again(run):
     os.truncate(run.directory / "train" / "lengths.npy", 130)
     assert not run(tasks, resume=True).reused
     assert run.open("train").num_samples == 19
+
+
+def test_tokens_are_not_made_again_with_another_tokenizer(run, make_tokenizer, monkeypatch):
+    tasks = {"a": Listed(pairs(20))}
+    run(tasks)
+    shutil.rmtree(run.cache)
+    other = make_tokenizer(["<s>"], texts=["other text"] * 3)
+    monkeypatch.setattr(Maker, "tokenizer", lambda self, texts, control_tokens=(): other)
+    with pytest.raises(DataError, match=r"gone, and cannot be made again(.|\n)*the tokenizer"):
+        run(tasks, resume=True)
+
+
+def test_tokens_replaced_in_place_are_noticed(run):
+    tasks = {"a": Listed(pairs(20))}
+    run(tasks)
+    (meta,) = run.cache.glob("*/content/tokens.arrow")
+    page = meta.with_name("meta.json")
+    page.write_text(page.read_text().replace('"content": "', '"content": "0'))
+    with pytest.raises(DataError, match="have been replaced"):
+        run.open("train")
+    assert not run(tasks, resume=True).reused
 
 
 @pytest.mark.parametrize("text", [None, "", "{"])

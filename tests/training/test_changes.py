@@ -47,3 +47,16 @@ def test_other_data_is_refused_even_where_changes_are_allowed():
 def test_what_early_stopping_watches_may_not_change_unseen():
     new = {**CONFIG, "evaluation": {"every": 3, "early_stopping": {"metric": "b"}}}
     assert list(changed_keys(CONFIG, new)) == ["evaluation.early_stopping.metric"]
+
+
+def test_where_data_is_made_on_the_way_its_policies_may_change_if_that_is_allowed():
+    old = {**CONFIG, "data": {"shard_samples": 5, "on_bad": "error", "max_length": 9}}
+    new = {**old, "data": {**old["data"], "on_bad": "skip"}}
+    with pytest.raises(ConfigError, match="allow_changed_config"):
+        refuse_changes(old, new, allowed=False)
+    refuse_changes(old, new, allowed=True)
+    with pytest.raises(ConfigError, match=r"data\.max_length"):
+        refuse_changes(old, {**old, "data": {**old["data"], "max_length": 8}}, allowed=True)
+    whole = [{"data": {**config["data"], "shard_samples": None}} for config in (old, new)]
+    with pytest.raises(ConfigError, match="start a new run"):
+        refuse_changes(*whole, allowed=True)

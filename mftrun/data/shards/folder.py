@@ -54,6 +54,10 @@ class ShardFolder:
         """What all shards held so far."""
         return self.records / "report.json"
 
+    def left_out(self, number: int) -> Path:
+        """Which entries are not in a shard as they were read; absent where all are."""
+        return self.records / "left_out" / f"{number:08d}.tsv"
+
     def shard(self, number: int) -> Path:
         """The folder of a shard."""
         return self._shards / f"{number:08d}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from mftrun.data.fitting import fit
 from mftrun.data.policies import BadLines, OnBad
-from mftrun.data.selection import Rules, TaskTokens, write_tables
+from mftrun.data.selection import LEFT_OUT, Rules, TaskTokens, write_tables
 from mftrun.data.shards.folder import ShardFolder, Start
 from mftrun.data.shards.stream import Position, Taken, TaskStream
 from mftrun.data.source import Source
@@ -21,12 +21,13 @@ from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import tokenize
 from mftrun.data.workers import Workers
 from mftrun.errors import DataError
-from mftrun.files import write_json
+from mftrun.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from mftrun.data.template import ConversationEncoder
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_MANY_CHUNKS = 100  # about 100 MB of text: skipping them takes a moment
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +80,7 @@ class ShardMaker:
         self._recipe = recipe
         self._workers = workers
         self._streams: dict[str, TaskStream] = {}
+        self._replaced: list[str] = []
 
     def make(self, number: int) -> None:
         """Makes a shard from where it is recorded to start, and records where the next one does.
@@ -89,10 +91,12 @@ class ShardMaker:
         """
         start = self._folder.start(number)
         self._folder.remove(number)
+        self._replaced.clear()
         counts = {task: Counter(start.totals.get(task, {})) for task in self._tasks}
         try:
             files = self._files(number, start, counts)
             write_tables(self._folder.shard(number), files, self._recipe.rules, self._recipe.fingerprint)
+            self._keep_left_out(number)
             self._record(number, start, counts)
             self._folder.seal(number)
         except OSError as error:
@@ -121,7 +125,7 @@ class ShardMaker:
         """The task's stream, at the start of the shard."""
         there, stream = start.positions[task], self._streams.get(task)
         if stream is None or stream.position != there:
-            if there not in (self._tasks[task].begin, Position()):
+            if there.chunks >= _MANY_CHUNKS:
                 _log.info("task %r: looking for the place to read on in its source", task)
             stream = TaskStream(self._tasks[task].source, self._tasks[task].begin, there)
             self._streams[task] = stream
@@ -142,12 +146,14 @@ class ShardMaker:
                 bad=file.meta.bad,
                 overlong=len(fitted.overlong),
                 truncated=fitted.truncated,
-                without_target=fitted.without_target,
+                without_target=len(fitted.without_target),
             )
             if fitted.num_samples or (limit.overlong.is_refused and len(fitted.overlong)):
                 return file  # or the table refuses what is over-long
             what = f"none of {self._tasks[task].samples:,} samples of task {task!r} in shard {number} can be"
             _log.warning("%s trained on within data.max_length; taking the next ones", what)
+            self._replaced += [f"{task}\t{bad}" for bad in file.bad_lines()]
+            self._replaced += [f"{task}\t{file.origin(one)}, left out" for one in range(file.num_samples)]
             if stream.position.passes >= passes + 2:
                 message = f"no sample of task {task!r} can be trained on within data.max_length"
                 raise DataError(self._tasks[task].source.location, 0, message)
@@ -163,6 +169,13 @@ class ShardMaker:
         )
         self._recipe.on_bad.late([BadLines(task, file.meta.bad, file.meta.bad_examples)])
         return file
+
+    def _keep_left_out(self, number: int) -> None:
+        """Keeps the names of entries that are not trained as they are, for when the shard is gone."""
+        table = (self._folder.shard(number) / LEFT_OUT).read_text(encoding="utf-8")
+        replaced = "".join(f"{line}\n" for line in self._replaced)
+        if table or replaced:
+            write_atomically(self._folder.left_out(number), replaced + table)
 
     def _record(self, number: int, start: Start, counts: Mapping[str, Counter[str]]) -> None:
         positions = {task: stream.position for task, stream in self._streams.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +9,7 @@ from itertools import islice
 from typing import Any
 
 from mftrun.data.sample import Sample
-from mftrun.data.source import Chunk, Source, read
-from mftrun.data.split import VALID, ValidationSize, split
+from mftrun.data.source import Chunk, Source
 from mftrun.errors import DataError
 
 
@@ -113,7 +111,7 @@ class TaskStream:
         skipped = sum(1 for _ in islice(chunks, at.chunks))
         chunk = next(chunks, None) if skipped == at.chunks else None
         items = [] if chunk is None else list(chunk.items())
-        if len(items) < at.items:
+        if len(items) < at.items or (chunk is None and at.chunks):
             raise DataError(self._source.location, 0, "ends before the place where it is to be read on")
         self._rest.extend(items[at.items :])
         return chunks
@@ -145,29 +143,3 @@ class Taken:
     def fingerprint(self) -> Mapping[str, Any]:
         """Nothing: what is read depends on where the stream is."""
         return {}
-
-
-def held_out(source: Source, task: str, seed: int, size: ValidationSize) -> int:
-    """How many samples at the beginning of a source are for validation.
-
-    That is what would be split off the whole source: from some size on it is the maximum, so no more of the
-    source is read than would show that.
-
-    Args:
-        source: The source.
-        task: The task's name.
-        seed: The run's seed.
-        size: The size of the validation split.
-
-    Raises:
-        DataError: The source has no sample.
-        ConfigError: No sample would be left for training.
-    """
-    if size.fraction == 0:
-        return 0
-    enough = max(math.ceil(size.maximum / size.fraction), size.minimum) + 1
-    samples = (item for item in read(source) if isinstance(item, Sample))
-    count = sum(1 for _ in islice(samples, enough))
-    if not count:
-        raise DataError(source.location, 0, f"task {task!r} has no valid sample")
-    return int((split(count, task, seed, size) == VALID).sum())
