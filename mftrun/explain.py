@@ -27,6 +27,8 @@ from mftrun.rerun import config_name
 _NOT_THERE = re.compile(r"Could not (?:override|delete(?: from config)?)[. ]+'?([^\s']+?)'?\.?(?:\n|$| )")
 _NO_APPEND = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 
+_QUOTES = "'\""
+
 
 def explanation(error: BaseException, arguments: Sequence[str]) -> str | None:
     """What to tell the user; `None` for an error that the user cannot put right.
@@ -67,12 +69,21 @@ def _hydra(error: BaseException, arguments: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         return _unknown_option(error.missing_cfg_file, error.options)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as GROUP=OPTION or KEY=VALUE ({text.splitlines()[0]})"
+        return _unreadable(error.override or "", text.splitlines()[0])
     if isinstance(error, ConfigCompositionException) and (found := _NO_APPEND.search(text)):
         return f"{found[1]}: exists already; write {found[1]}=VALUE without the +"
     if isinstance(error, ConfigCompositionException) and (found := _NOT_THERE.search(text)):
         return _unknown_key(found[1], arguments)
     return _omegaconf(error) if isinstance(error, OmegaConfBaseException) else text or _cause(error)
+
+
+def _unreadable(override: str, why: str) -> str:
+    """A line that Hydra's grammar refuses, most often for a sign in its value that means something there."""
+    key, equals, value = override.partition("=")
+    unread = f"{override}: cannot be read as GROUP=OPTION or KEY=VALUE ({why})"
+    if not equals or not key or not value.isascii() or not set(value) & set("<>|~!@#^&;"):
+        return unread
+    return f"{unread}; quote the value inside quotes: '{key}=\"{value.strip(_QUOTES)}\"'"
 
 
 def _cause(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ class DataConfig:
 
     Attributes:
         tasks: Name → task.
-        paths: More tasks, each named by the last component of its path.
+        paths: More tasks, each named by the last part of its path, without a file's ending.
         fallback: Tasks used when neither of the two names any.
         tokenized: Folder that `job=tokenize` wrote, instead of all these tasks.
         cache_dir: Where tokens are kept, for all runs; `None` takes $MFTRUN_CACHE, or ~/.cache/mftrun.
@@ -215,6 +216,7 @@ _TYPES: dict[str, Any] = {
     "data": DataConfig,
     "tracker": dict[str, dict[str, Any] | None],
 }
+_ENDING = re.compile(r"\.(jsonl|json|parquet)(\.(gz|zst))?$")
 # What the program adds to `_partial_` objects, by group.
 _RUNTIME: dict[str, tuple[str, ...]] = {"loss": ("tasks",), "sampler": ("tasks",)}
 
@@ -260,9 +262,9 @@ def task_configs(data: DataConfig) -> dict[str, TaskConfig]:
 def _from_paths(data: DataConfig) -> dict[str, TaskConfig]:
     found: dict[str, TaskConfig] = {}
     for path in data.paths:
-        name = Path(path).name
+        name = _task_name(path)
         if not name:
-            raise ConfigError("data.paths", f"{path!r} has no last component to name its task by")
+            raise ConfigError("data.paths", f"{path!r} has no part to name its task by")
         if (other := found.get(name) or data.tasks.get(name)) is not None:
             raise ConfigError(
                 "data.paths",
@@ -271,6 +273,13 @@ def _from_paths(data: DataConfig) -> dict[str, TaskConfig]:
             )
         found[name] = TaskConfig(path=path)
     return found
+
+
+def _task_name(path: str) -> str:
+    """The last part of a path that is no pattern, without the ending of a file: a name fit for a key."""
+    plain = [part for part in Path(path).parts if not set(part) & set("*?[")]
+    name = Path(plain[-1]).name if plain else ""
+    return _ENDING.sub("", name)
 
 
 def _tokenized(folder: str, named: Mapping[str, TaskConfig]) -> dict[str, TaskConfig]:

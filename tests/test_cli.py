@@ -233,6 +233,7 @@ def test_ctrl_c_exits_with_130(run_cli: RunCli) -> None:
         (["name=a/../../b"], "name: must be text that can name a folder"),
         (["name=null"], "name: must be text"),
         (["seed=[1"], "seed=[1: cannot be read"),
+        (["template.end_token=<|x|>"], "quote the value inside quotes: 'template.end_token=\"<|x|>\"'"),
         (["seed=1,2"], "--multirun"),
         (["+job.fial=x"], "did you mean job.fail?"),
         (["+job.fail=disk"], "a.jsonl:3: is not right"),

@@ -152,7 +152,9 @@ def test_a_sample_shows_its_weights_and_its_length(tmp_path, capsys):
     assert "⟦trained\n<|endoftext|>⟧" in shown
     train(tmp_path / "short", *SMALL, "job=preview", f"data.paths=[{path.parent}]", "job.max_tokens=3")
     table = SampleTable.open(tmp_path / "run" / "data" / "train")
-    assert f" … and {int(table.lengths[0]) - 3:,} tokens more" in capsys.readouterr().out
+    assert re.search(
+        rf"<s> … {int(table.lengths[0]) - 3:,} tokens more … ⟦<\|endoftext\|>⟧\n", capsys.readouterr().out
+    )
 
 
 def test_every_row_mode_reads_each_token_once(tasks_dir, tmp_path):

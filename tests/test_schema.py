@@ -145,3 +145,23 @@ def test_two_tasks_of_one_name_are_refused_with_both_paths(values: dict[str, Any
         task_configs(data(**values))
     assert "/a/code" in caught.value.message
     assert "/b/code" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/code/", "code"),
+        ("/a/code.jsonl", "code"),
+        ("code.v2.json.gz", "code.v2"),
+        ("/a/code/*.jsonl", "code"),
+        ("/a/code/**/part-?.parquet", "code"),
+        ("~/my.tasks", "my.tasks"),
+    ],
+)
+def test_paths_name_tasks_without_endings_and_patterns(path: str, name: str) -> None:
+    assert list(task_configs(data(paths=[path]))) == [name]
+
+
+def test_a_pattern_alone_names_no_task() -> None:
+    with pytest.raises(ConfigError, match=r"data\.paths: '\*\.jsonl' has no part to name its task by"):
+        task_configs(data(paths=["*.jsonl"]))

@@ -234,7 +234,7 @@ def _arguments(value: Any, where: str) -> str:
         value = from_json(value, what)
     if not isinstance(value, dict):
         raise BadSampleError(f"{what} is {kind(value)}, not an object")
-    if isinstance(written, str):  # stays as it is: the model is to write it just so
+    if isinstance(written, str):  # stays as it is; templates parse it and write JSON in their own way
         return checked_text(written, "arguments", where)
     return to_json(value, "arguments", where)
 

@@ -23,6 +23,10 @@ class Epoch(NamedTuple):
     plan: EpochPlan
 
 
+class WaitEndedError(Exception):
+    """The wait for an epoch's samples was given up because the run is to stop."""
+
+
 class Epochs(Protocol):
     """Hands out the epochs of a run."""
 
@@ -35,6 +39,7 @@ class Epochs(Protocol):
 
         Raises:
             MftrunError: It cannot be had.
+            WaitEndedError: The run is to stop before it is there.
         """
 
 

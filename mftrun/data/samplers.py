@@ -125,6 +125,7 @@ class Epochs:
         each = _values(self.repeats, self.tasks) * sizes
         if len(task) and each.max() < 1:
             raise ConfigError("sampler.repeats", "every task has less than one sample an epoch")
+        _refuse_endless(each.sum(), "sampler.repeats")
         start, stop = _ceil(epoch * each), _ceil((epoch + 1) * each)
         taken = [_take(*one, seed) for one in _turns(task, start, stop - start)]
         return _shuffled(taken, seed, epoch)
@@ -162,6 +163,9 @@ class RoundRobin:
         return np.stack(taken, axis=1).ravel()
 
 
+_MOST = 100_000_000
+
+
 def quotas(shares: Shares, total: int) -> Int64Array:
     """Divide `total` samples among tasks in proportion to their shares, by largest remainder.
 
@@ -193,8 +197,16 @@ def _by_shares(
     if total < needed:
         message = f"must be {needed} or more, one sample for each task, not {total}"
         raise ConfigError("sampler.samples_per_epoch", message)
+    _refuse_endless(total, "sampler.samples_per_epoch")
     counts = quotas(shares, total)
     return _shuffled([_take(*one, seed) for one in _turns(task, epoch * counts, counts)], seed, epoch)
+
+
+def _refuse_endless(samples: float, key: str) -> None:
+    """An epoch is laid out in memory."""
+    if samples > _MOST:
+        message = f"an epoch would have {samples:,.0f} samples; at most {_MOST:,} can be: train more epochs"
+        raise ConfigError(key, message)
 
 
 def _turns(

@@ -152,7 +152,9 @@ def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
     used = sum(piece.fitted.num_chosen for piece in pieces if piece.file is task.train)
     report.unused = task.train.meta.unused + task.train.num_samples - used
     lengths = np.concatenate([np.asarray(file.lengths) for file in task.files])
-    report.percentiles = {str(rank): int(np.percentile(lengths, rank)) for rank in PERCENTILES}
+    report.percentiles = {
+        str(rank): int(np.percentile(lengths, rank, method="higher")) for rank in PERCENTILES
+    }
     return report
 
 

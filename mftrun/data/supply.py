@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _FORMAT = 2
-# A tokenizer for a model from nothing learns from so many samples of each task, at most.
-_TEXT_SAMPLES = 50_000
+# A tokenizer for a model from nothing learns from so many samples of each task, at most, and from so many
+# characters of each message: one text of 50 MB would take it gigabytes.
+_TEXT_SAMPLES, _TEXT_CHARACTERS = 50_000, 100_000
 
 Texts = Callable[[], Iterator[str]]
 
@@ -192,7 +193,7 @@ class FromSources:
         for task in self._tasks.values():
             samples = (item for item in read(task.train) if isinstance(item, Sample))
             for sample in islice(samples, _TEXT_SAMPLES):
-                yield from (message.content for message in sample.messages)
+                yield from (message.content[:_TEXT_CHARACTERS] for message in sample.messages)
 
 
 class FromFolder:

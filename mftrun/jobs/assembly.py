@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
 
+from mftrun.data.epochs import Epochs
 from mftrun.data.plan import evaluation_plan
 from mftrun.data.table import SampleTable
 from mftrun.distributed import resolve_precision
@@ -170,6 +171,7 @@ def _parts(
     factory = build_group(config, "optimizer")
     model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
     model.train()
+    epochs = data.epochs(context.stop, announces=accelerator.is_main_process)
     keep = config.checkpoint
     checkpoints = Checkpoints(layout.run_dir, keep.keep_last, keep.keep_best)
     pad_id = _pad_id(causal_lm_of(with_nll.model))
@@ -180,7 +182,7 @@ def _parts(
         peak_lr=factory.lr,
         scheduler=build_group(config, "scheduler"),
         objective=objective,
-        feed=_feed(config, data, accelerator, pad_id),
+        feed=_feed(config, epochs, data.total_steps(), accelerator, pad_id),
         evaluator=_evaluator(config, valid, accelerator, pad_id),
         tracker=trackers,
         saver=Saver(accelerator, checkpoints, model, optimizer, objective, resolved),
@@ -189,10 +191,10 @@ def _parts(
     )
 
 
-def _feed(config: RunConfig, data: RunData, accelerator: Accelerator, pad_id: int) -> Feed:
+def _feed(config: RunConfig, epochs: Epochs, total_steps: int, accelerator: Accelerator, pad_id: int) -> Feed:
     return Feed(
-        data.epochs(announces=accelerator.is_main_process),
-        data.total_steps(),
+        epochs,
+        total_steps,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         micro_batch_size=config.train.micro_batch_size,

@@ -134,15 +134,23 @@ def _targets(table: SampleTable, sample: int) -> np.ndarray:
 def _marked(
     table: SampleTable, sample: int, tokenizer: PreTrainedTokenizerFast, mark: _Mark, most: int
 ) -> str:
-    ids = table.read(*(np.array([value], np.int64) for value in (sample, 0, table.lengths[sample])))[:most]
-    is_target = _targets(table, sample)[:most] > 0
-    borders = [0, *(np.flatnonzero(np.diff(is_target)) + 1).tolist(), len(ids)]
-    pieces = []
-    for start, end in pairwise(borders):
-        text = tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False)
-        pieces.append(f"{mark.before}{text}{mark.after}" if end > start and is_target[start] else text)
-    cut = int(table.lengths[sample]) - len(ids)
-    return "".join(pieces) + (f" … and {cut:,} tokens more" if cut > 0 else "")
+    """The text of a sample with its targets marked; of a long one its beginning and its end."""
+    length = int(table.lengths[sample])
+    ids = table.read(*(np.array([value], np.int64) for value in (sample, 0, length)))
+    is_target = _targets(table, sample) > 0
+
+    def shown(begin: int, end: int) -> str:
+        borders = [begin, *(begin + 1 + np.flatnonzero(np.diff(is_target[begin:end]))).tolist(), end]
+        pieces = []
+        for start, stop in pairwise(borders):
+            text = tokenizer.decode(ids[start:stop], clean_up_tokenization_spaces=False)
+            pieces.append(f"{mark.before}{text}{mark.after}" if stop > start and is_target[start] else text)
+        return "".join(pieces)
+
+    if length <= most:
+        return shown(0, length)
+    head = most // 2
+    return f"{shown(0, head)} … {length - most:,} tokens more … {shown(length - (most - head), length)}"
 
 
 def _padding(plan: EpochPlan, micro_batch_size: int) -> float:

@@ -18,6 +18,7 @@ from mftrun.schema import RunConfig
 
 if TYPE_CHECKING:
     from mftrun.data.report import DataReport
+    from mftrun.launch import StopRequest
 
 
 class RunData(Protocol):
@@ -36,10 +37,11 @@ class RunData(Protocol):
     def supplied(self, checkpoint: Path | None) -> AbstractContextManager[None]:
         """Inside, the parent sees to it that the ranks get their data."""
 
-    def epochs(self, *, announces: bool) -> Epochs:
+    def epochs(self, stop: StopRequest, *, announces: bool) -> Epochs:
         """What a rank trains on.
 
         Args:
+            stop: Ends a rank's wait for data.
             announces: Whether this rank is the one that tells how far the ranks are.
         """
 
@@ -74,13 +76,15 @@ class WholeData:
 
     def prepare(self, checkpoint: Path | None) -> DataReport:
         """See `RunData`."""
-        return prepare_tables(self._config, self._run_dir, resuming=checkpoint is not None)
+        report = prepare_tables(self._config, self._run_dir, resuming=checkpoint is not None)
+        self._planner.epoch(0)  # refuses a sampler that does not fit the data, before any model is loaded
+        return report
 
     def supplied(self, checkpoint: Path | None) -> AbstractContextManager[None]:
         """Nothing more is needed."""
         return nullcontext()
 
-    def epochs(self, *, announces: bool) -> Epochs:
+    def epochs(self, stop: StopRequest, *, announces: bool) -> Epochs:
         """See `RunData`."""
         return SameSamples(self._train, self._planner)
 

@@ -32,7 +32,7 @@ from mftrun.data.shards.stream import Position, Taken, TaskStream
 from mftrun.data.shards.validation import held_out, write_valid
 from mftrun.data.source import read
 from mftrun.data.split import ValidationSize
-from mftrun.data.supply import load_saved
+from mftrun.data.supply import load_saved, refuse_shared
 from mftrun.data.table import SampleTable
 from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import tokenize
@@ -49,6 +49,8 @@ from mftrun.tracking.summary import SUMMARY_NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from mftrun.launch import StopRequest
 
 AHEAD = 1
 """Shards that are made before they are wanted; as many are kept after they were: checkpoints lie in them."""
@@ -87,6 +89,9 @@ class ShardedData:
         origin = self._origin(sources, tokenizer)
         if checkpoint is not None:
             self._refuse_changes(origin)
+        else:
+            for name, task in sources.items():
+                refuse_shared(name, task)
         save_tokenizer(tokenizer, self._layout.tokenizer)
         with Workers(worker_count(self._config.data.num_workers)) as workers:
             if checkpoint is None:
@@ -114,10 +119,12 @@ class ShardedData:
         if (self._run_dir / SUMMARY_NAME).exists():  # a run that stopped early has none, and will go on
             self._folder.clear()
 
-    def epochs(self, *, announces: bool) -> Epochs:
+    def epochs(self, stop: StopRequest, *, announces: bool) -> Epochs:
         """See `RunData`."""
         tasks = list(task_configs(self._config.data))
-        return Shards(self._folder, tasks, self.plan, announces=announces)
+        return Shards(
+            self._folder, tasks, self.plan, announces=announces, is_stopping=lambda: stop.stop_requested
+        )
 
     def valid(self) -> SampleTable:
         """See `RunData`."""

@@ -34,6 +34,11 @@ class Ballot:
     stop: bool
     save: bool
 
+    @classmethod
+    def to_stop(cls, num_tasks: int) -> Ballot:
+        """That of a rank without data, which therefore cannot go on."""
+        return cls(np.zeros(num_tasks), np.zeros(num_tasks), tokens=0, slots=0, stop=True, save=False)
+
 
 @dataclass(frozen=True)
 class Agreement:

@@ -12,8 +12,8 @@ from mftrun.nested import flatten
 
 CONFIG = "config.json"
 
-# What the checkpoint's weights and the run's tokens were made with, and what decides which samples are still to
-# come after a given step: a run cannot go on with others.
+# What the checkpoint's weights and the run's tokens were made with, and what decides which samples are still
+# to come after a given step: a run cannot go on with others.
 FIXED = ("data", "template", "model", "peft", "rows", "sampler", "seed", "train.global_batch_size")
 
 # Of these, what acts on the samples still to come of a run whose data is made while it goes on: whoever meets

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mftrun.data.epochs import WaitEndedError
+from mftrun.errors import MftrunError
 from mftrun.training.agreement import Agreement, Ballot, agree
 from mftrun.training.diagnose import explain_non_finite
 from mftrun.training.meter import Meter
@@ -89,6 +91,7 @@ class Trainer:
         self._total = parts.feed.total_steps
         self._saved_at = time.monotonic()
         self._saved_step = -1
+        self._no_data: MftrunError | None = None
 
     def restore(self, checkpoint: Path) -> None:
         """Goes back to the state of a checkpoint.
@@ -109,13 +112,16 @@ class Trainer:
             Whether the run is finished; False when a signal stopped it early.
 
         Raises:
-            MftrunError: The loss or the gradient is not finite.
+            MftrunError: The loss or the gradient is not finite; or the data of the next step cannot be had,
+                and then the steps so far are saved.
         """
         with self.parts.stop.graceful():
             if self._evaluation_pending() and self._evaluate():
                 self._save()
             finished = self._steps() and not self._evaluation_pending()
             self._save()
+        if self._no_data is not None:
+            raise self._no_data
         return finished
 
     def _steps(self) -> bool:
@@ -132,8 +138,19 @@ class Trainer:
         feed = self.parts.feed
         while self.progress.step < self._total and not self.parts.early_stopping.exhausted(self.progress):
             place = self.progress.epoch, self.progress.batch
-            stop, save = self.parts.stop.stop_requested, self._save_wanted()
-            yield feed.window(*place), Ballot(*feed.ballot(*place), stop=stop, save=save)
+            yield feed.window(*place), self._ballot(place)
+
+    def _ballot(self, place: tuple[int, int]) -> Ballot:
+        """What this rank brings to the next step; may wait for data. Without any, the run saves and stops."""
+        feed = self.parts.feed
+        try:
+            counts = feed.ballot(*place)
+        except WaitEndedError:
+            return Ballot.to_stop(len(feed.tasks))
+        except MftrunError as error:
+            self._no_data = error
+            return Ballot.to_stop(len(feed.tasks))
+        return Ballot(*counts, stop=self.parts.stop.stop_requested, save=self._save_wanted())
 
     def _step(self, window: Iterator[Batch], agreement: Agreement) -> None:
         parts, step = self.parts, self.progress.step + 1

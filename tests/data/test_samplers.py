@@ -186,3 +186,11 @@ def test_orders_are_pinned() -> None:
         [5, 2, 4, 3, 0, 1],
         [1, 5, 3, 4, 2, 5, 0, 4],
     ]
+
+
+def test_an_epoch_without_end_is_refused() -> None:
+    task = np.zeros(13, np.int32)
+    with pytest.raises(ConfigError, match=r"sampler\.repeats: an epoch would have 13,000,000,000 samples"):
+        Epochs(tasks=["a"], repeats={"a": 1e9}).order(task, 0, 0)
+    with pytest.raises(ConfigError, match=r"sampler\.samples_per_epoch: an epoch would have 200,000,000"):
+        Temperature(samples_per_epoch=200_000_000).order(task, 0, 0)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mftrun.data.epochs import WaitEndedError
 from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.mixture import Proportional
 from mftrun.data.plan import Planner
@@ -313,6 +314,14 @@ def test_ranks_wait_until_a_shard_is_there_and_say_so(make, caplog) -> None:
 
 def plan(table: SampleTable, number: int) -> Any:
     return Planner(table.lengths, table.task, Proportional(), Padding(), number, 2, 64).epoch(0)
+
+
+def test_a_rank_that_is_to_stop_waits_no_longer(make) -> None:
+    shards, _ = make({"a": (Chunked([[1, 2]]), 2, 0)})
+    asked = iter([False, False, True])
+    seen = Shards(shards, ["a"], plan, announces=False, is_stopping=lambda: next(asked), pause=lambda _: None)
+    with pytest.raises(WaitEndedError):
+        seen.epoch(0)
 
 
 def test_waiting_ranks_get_the_error_that_ended_the_maker(make) -> None:

@@ -5,7 +5,7 @@ from mftrun.training.changes import changed_keys, refuse_changes
 
 CONFIG = {
     "seed": 1,
-    "optimizer": {"lr": 1e-4},
+    "optimizer": {"lr": 1e-4, "weight_decay": 0.1},
     "train": {"micro_batch_size": 2, "max_steps": 10},
     "tracker": {"console": None},
 }
@@ -16,15 +16,15 @@ def test_the_same_config_has_no_changes():
 
 
 def test_names_every_changed_key_with_both_values():
-    new = {**CONFIG, "seed": 2, "optimizer": {"lr": 3e-4}}
+    new = {**CONFIG, "optimizer": {"lr": 3e-4, "weight_decay": 0.2}}
     with pytest.raises(ConfigError) as caught:
         refuse_changes(CONFIG, new, allowed=False)
-    assert "seed: 1 -> 2" in str(caught.value)
+    assert "optimizer.weight_decay: 0.1 -> 0.2" in str(caught.value)
     assert "optimizer.lr: 0.0001 -> 0.0003" in str(caught.value)
 
 
 def test_a_new_and_a_missing_key_are_changes():
-    new = {**CONFIG, "optimizer": {"eps": 1e-8}}
+    new = {**CONFIG, "optimizer": {"eps": 1e-8, "weight_decay": 0.1}}
     assert changed_keys(CONFIG, new) == {"optimizer.lr": (1e-4, None), "optimizer.eps": (None, 1e-8)}
 
 
@@ -37,11 +37,20 @@ def test_how_the_batch_is_split_and_what_is_shown_may_change():
     refuse_changes(CONFIG, new, allowed=False)
 
 
-def test_other_data_is_refused_even_where_changes_are_allowed():
-    new = {**CONFIG, "seed": 2, "data": {"max_length": 9}}
-    with pytest.raises(ConfigError, match=r"data\.max_length: None -> 9"):
-        refuse_changes(CONFIG, new, allowed=True)
-    refuse_changes(CONFIG, {**CONFIG, "seed": 2}, allowed=True)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"max_length": 9}}, r"data\.max_length: None -> 9"),
+        ({"seed": 2}, "seed: 1 -> 2"),
+        ({"rows": {"_target_": "b"}}, r"rows\._target_: None -> 'b'"),
+        ({"sampler": {"until": "shortest"}}, "sampler.until"),
+        ({"train": {**CONFIG["train"], "global_batch_size": 3}}, r"train\.global_batch_size: None -> 3"),
+    ],
+)
+def test_other_data_and_another_order_are_refused_even_where_changes_are_allowed(change, message):
+    with pytest.raises(ConfigError, match=message):
+        refuse_changes(CONFIG, {**CONFIG, **change}, allowed=True)
+    refuse_changes(CONFIG, {**CONFIG, "optimizer": {"lr": 1}}, allowed=True)
 
 
 def test_what_early_stopping_watches_may_not_change_unseen():

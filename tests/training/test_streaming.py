@@ -143,6 +143,7 @@ def test_a_bad_line_far_into_the_data_stops_the_run_which_can_go_on_without_it(b
     assert "allow_changed_config=true" in str(caught.value)
     steps = [record["step"] for record in metrics(run) if "epoch" in record]
     assert steps == list(range(1, 10)), "the three shards before it are trained"
+    assert (run / "checkpoints" / "step-00000009").is_dir(), "and saved"
     with pytest.raises(ConfigError, match=r"data\.on_bad"):
         train(run, *mine, "data.on_bad=skip", "resume=auto")
     train(run, *mine, "data.on_bad=skip", "resume=auto", "checkpoint.allow_changed_config=true")

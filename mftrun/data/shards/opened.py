@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
-from mftrun.data.epochs import Epoch
+from mftrun.data.epochs import Epoch, WaitEndedError
 from mftrun.data.plan import EpochPlan
 from mftrun.data.shards.folder import ShardFolder
 from mftrun.data.table import SampleTable
@@ -28,6 +28,7 @@ class Shards:
         tasks: Task names.
         plan: The plan of a shard's samples, by its number.
         announces: Whether this rank is the one that tells which shard is trained on.
+        is_stopping: Whether the run is to stop, so that waiting makes no sense.
         pause: Waits for so many seconds.
     """
 
@@ -38,12 +39,14 @@ class Shards:
         plan: Callable[[SampleTable, int], EpochPlan],
         *,
         announces: bool,
+        is_stopping: Callable[[], bool] = lambda: False,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.tasks = tasks
         self._folder = folder
         self._plan = plan
         self._announces = announces
+        self._is_stopping = is_stopping
         self._pause = pause
 
     def epoch(self, number: int) -> Epoch:
@@ -51,6 +54,7 @@ class Shards:
 
         Raises:
             MftrunError: It cannot be made.
+            WaitEndedError: The run is to stop before it is there.
         """
         return self._epochs(number)
 
@@ -69,6 +73,8 @@ class Shards:
         while (table := self._folder.open(number)) is None:
             if (failure := self._folder.failure()) is not None:
                 raise failure
+            if self._is_stopping():
+                raise WaitEndedError
             self._pause(_PAUSE)
             waited += _PAUSE
             if waited >= say_at:

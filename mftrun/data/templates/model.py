@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mftrun.data.encoder import Encoder, Part
 from mftrun.data.sample import DOCUMENT, Sample
+from mftrun.data.templates import clock
 from mftrun.data.templates.base import KEY, PartsEncoder, UnrenderableError, stop_ids_of
-from mftrun.data.templates.proof import Habits, Prover, gaps, habits_of
+from mftrun.data.templates.proof import PLAIN, Habits, Prover, gaps, habits_of
 from mftrun.data.templates.rendering import ChatTemplate, Conversation
 from mftrun.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+_log = logging.getLogger(__name__)
 _INSTEAD = "choose another template, such as template=chatml"
 
 
@@ -30,15 +34,26 @@ class ModelTemplate:
     leaves parts of out is refused. Text of messages never becomes a special token of the tokenizer, whatever
     it says, unless `control_text` is set.
 
+    A template that asks for the date or the time (``strftime_now``) is told midnight of 26 July 2024, Llama
+    3.1's own fallback, or what ``variables["today"]`` says: the same samples give the same tokens on any day.
+    A server tells it the date of the day.
+
+    A file is read when the object is made; whatever becomes of it later changes nothing.
+
     Args:
         path: File with a jinja chat template; null takes the tokenizer's own.
         variables: More values for the template, such as ``enable_thinking``. Give the same when serving.
+            ``today``, such as ``"2026-11-21"``, is also the date that the template is told.
         control_text: Whether names of special tokens in the text of messages become those tokens.
     """
 
     path: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     control_text: bool = False
+    _file: tuple[str | None, str] = field(init=False, repr=False, compare=False, default=(None, ""))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_file", _text_or_reason(self.path))
 
     @property
     def required_tokens(self) -> tuple[str, ...]:
@@ -48,10 +63,24 @@ class ModelTemplate:
     def encoder(self, tokenizer: PreTrainedTokenizerFast) -> PartsEncoder:
         """Binds the template to a tokenizer; keep the result, as it prepares the tokenizer once.
 
+        The chat template is the tokenizer's: set it to `chat_template` first, as a run does. The file is
+        taken where the tokenizer has none.
+
         Raises:
-            ConfigError: There is no chat template, or none that ends answers with a control token.
+            ConfigError: There is no chat template, or none that ends answers with a control token; or
+                ``variables["today"]`` is no date where the template shows one.
         """
+        file, _ = self._file
+        if file is not None and tokenizer.chat_template not in (None, file):
+            _log.warning(
+                "the tokenizer has another chat template than %s: the tokenizer's is used", self.path
+            )
         bound = _Bound(self, tokenizer)
+        if bound.shows_date:
+            message = (
+                "the chat template shows the date: it is %s in all samples; %s.variables.today sets another"
+            )
+            _log.info(message, bound.today.date(), KEY)
         encoder = Encoder(tokenizer.backend_tokenizer, bound.text_only)
         return PartsEncoder(bound.parts, encoder)
 
@@ -61,15 +90,15 @@ class ModelTemplate:
         Raises:
             ConfigError: The file cannot be read.
         """
-        if self.path is None:
-            return None
-        try:
-            return Path(self.path).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{KEY}.path", f"{self.path} cannot be read: {error}") from error
+        text, reason = self._file
+        if reason:
+            raise ConfigError(f"{KEY}.path", reason)
+        return text
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-        """Ids that end an answer: those the chat template ends answers with, and the tokenizer's.
+        """Ids that end an answer: those the tokenizer's chat template ends answers with, and its own.
+
+        As `encoder`, it takes the file only where the tokenizer has no chat template.
 
         Raises:
             ConfigError: As `encoder`.
@@ -77,14 +106,11 @@ class ModelTemplate:
         return stop_ids_of(tokenizer, sorted(_Bound(self, tokenizer).habits.ends - {tokenizer.eos_token}))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """All fields, and the text of the file; the tokenizer's own template is the tokenizer's.
-
-        Raises:
-            ConfigError: The file cannot be read.
-        """
+        """All fields, and the text of the file, or why it cannot be read; the tokenizer has its own template."""
+        text, reason = self._file
         return {
             "kind": type(self).__name__,
-            "chat_template": self.chat_template(),
+            "chat_template": reason or text,
             "variables": dict(self.variables),
             "control_text": self.control_text,
         }
@@ -94,13 +120,14 @@ class _Bound:
     """A chat template bound to a tokenizer."""
 
     def __init__(self, template: ModelTemplate, tokenizer: PreTrainedTokenizerFast) -> None:
-        own = template.chat_template()
         variables = {**tokenizer.special_tokens_map, **template.variables}
-        plain = ChatTemplate(own or _own(tokenizer, None), variables)
-        with_tools = ChatTemplate(own or _own(tokenizer, [{}]), variables)
+        texts = [_text_of(template, tokenizer, tools) for tools in (None, [{}])]
+        self.today = _today(template.variables, texts)
+        plain, with_tools = (ChatTemplate(text, variables, self.today) for text in texts)
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
         control = _any_of([token.content for token in added]) or re.compile(r"(?!)")
         self.habits = _habits(plain, control, tokenizer)
+        self.shows_date = any(map(_shows_date, (plain, with_tools)))
         special = {token.content for token in added if token.special}
         self.text_only: frozenset[str] = (
             frozenset() if template.control_text else self.habits.written | self.habits.ends | special
@@ -127,6 +154,39 @@ class _Bound:
             for place, part in enumerate(stand_ins.split(piece) if stand_ins is not None else [piece]):
                 is_text = place % 2 == 1
                 yield Part(chat.stand_ins[part] if is_text else part, not is_text, weight)
+
+
+def _text_or_reason(path: str | None) -> tuple[str | None, str]:
+    if path is None:
+        return None, ""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8"), ""
+    except (OSError, UnicodeDecodeError) as error:
+        return None, f"{path} cannot be read: {error}"
+
+
+def _text_of(template: ModelTemplate, tokenizer: PreTrainedTokenizerFast, tools: list[Any] | None) -> str:
+    file = template.chat_template() if tokenizer.chat_template is None else None
+    return file if file is not None else _own(tokenizer, tools)
+
+
+def _today(variables: Mapping[str, Any], texts: Sequence[str]) -> datetime:
+    written = variables.get("today")
+    if written is None or not any(map(clock.is_read, texts)):  # else it is a variable like others
+        return clock.DEFAULT
+    try:
+        return datetime.fromisoformat(str(written))
+    except ValueError as error:
+        message = f"{written!r} is no date such as 2026-11-21, which the chat template shows"
+        raise ConfigError(f"{KEY}.variables.today", message) from error
+
+
+def _shows_date(template: ChatTemplate) -> bool:
+    if not clock.is_read(template.text):
+        return False
+    other = replace(template, today=template.today.replace(year=template.today.year - 1))
+    turns = Conversation.of(PLAIN, None).turns
+    return template.render(turns) != other.render(turns)
 
 
 def _own(tokenizer: PreTrainedTokenizerFast, tools: list[Any] | None) -> str:

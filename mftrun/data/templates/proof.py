@@ -7,12 +7,13 @@ the text in question, and what cannot be proven is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mftrun.data.sample import ASSISTANT, USER, Message, Origin, Sample
-from mftrun.data.templates.base import UnrenderableError
-from mftrun.data.templates.rendering import ChatTemplate, Conversation, Marked
+from mftrun.data.templates.base import KEY, UnrenderableError
+from mftrun.data.templates.rendering import ChatTemplate, Conversation, Marked, Turn
 
 Span = tuple[int, int]
 
@@ -35,6 +36,12 @@ class Habits:
     written: frozenset[str]
 
 
+PLAIN = Sample(
+    (Message(USER, "a"), Message(ASSISTANT, "b"), Message(USER, "c"), Message(ASSISTANT, "d")), Origin("", 0)
+)
+"""A conversation that every chat template can write."""
+
+
 def habits_of(template: ChatTemplate, control: re.Pattern[str], eos: str | None) -> Habits:
     """Learns how a chat template writes answers.
 
@@ -46,8 +53,7 @@ def habits_of(template: ChatTemplate, control: re.Pattern[str], eos: str | None)
     Raises:
         UnrenderableError: The template refuses a plain conversation, or no control token ends its answers.
     """
-    turns = [Message(USER, "a"), Message(ASSISTANT, "b"), Message(USER, "c"), Message(ASSISTANT, "d")]
-    chat = Conversation.of(Sample(tuple(turns), Origin("", 0)), None)
+    chat = Conversation.of(PLAIN, None)
     shown = chat.read(template.render(chat.marked()))
     spans = [shown.span(number) for number in range(4)]
     if None in spans:
@@ -94,10 +100,12 @@ class Prover:
         """The text of a conversation, and where in it each answer lies, its end token included.
 
         Raises:
-            UnrenderableError: The template refuses the conversation, leaves out a part of it, or rewrites an
-                answer in such a way that its place cannot be proven.
+            UnrenderableError: The template refuses the conversation, leaves out a part of it, goes by the
+                control tokens that its texts name, or rewrites an answer in such a way that its place cannot
+                be proven.
         """
         text, said = self._rendered(chat)
+        self._refuse_reading_names(chat, text)
         marked = self.template.render(chat.marked(), chat.tools)
         shown = chat.read(marked)
         self._refuse_omissions(chat, shown, text)
@@ -116,10 +124,33 @@ class Prover:
             return self.template.render_marked(chat.turns, chat.tools)
         return self.template.render(chat.turns, chat.tools), []
 
+    def _refuse_reading_names(self, chat: Conversation, text: str) -> None:
+        """A server shows the template the names; it must not write anything else for them."""
+        if chat.plain is None or self._writes(chat, text, chat.plain.turns, chat.plain.tools):
+            return
+        for number, turn in enumerate(chat.plain.turns):
+            if turn != chat.turns[number]:
+                turns = [*chat.turns[:number], turn, *chat.turns[number + 1 :]]
+                if not self._writes(chat, text, turns, chat.tools):
+                    raise _reads_names(f"message {number + 1} ({turn['role']})")
+        raise _reads_names("the messages and tools together")
+
+    def _writes(self, chat: Conversation, text: str, turns: Sequence[Turn], tools: Sequence[Any]) -> bool:
+        try:
+            return chat.named(self.template.render(turns, tools)) == chat.named(text)
+        except UnrenderableError:
+            return False
+
     def _refuse_omissions(self, chat: Conversation, shown: Marked, text: str) -> None:
         for number, turn in enumerate(chat.turns):
-            if turn["content"] and number not in shown.begins and number not in shown.ends:
-                raise UnrenderableError(f"the chat template leaves out message {number + 1} ({turn['role']})")
+            if not turn["content"] or (number in shown.begins and number in shown.ends):
+                continue
+            what = f"message {number + 1} ({turn['role']})"
+            if number not in shown.begins and number not in shown.ends:
+                raise UnrenderableError(f"the chat template leaves out {what}")
+            # Templates take thoughts off the beginning of answers; what is cut at the end is no whole answer.
+            if turn["role"] != ASSISTANT or number not in shown.ends:
+                raise UnrenderableError(f"the chat template leaves out a part of {what}")
         if chat.tools and self.template.render(chat.turns) == text:
             raise UnrenderableError("the chat template leaves out the list of tools")
 
@@ -205,6 +236,13 @@ class Prover:
         if span is not None and text.startswith(shown.text[: span[0]]):
             return self._with_lead(text, span[0])
         return self._after_prompt(chat, number, text)
+
+
+def _reads_names(where: str) -> UnrenderableError:
+    return UnrenderableError(
+        f"the chat template goes by control tokens that the text of {where} names; remove the names, or set "
+        f"{KEY}.control_text=true, where they are meant as those tokens"
+    )
 
 
 def _unproven(number: int) -> UnrenderableError:

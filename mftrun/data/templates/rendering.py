@@ -6,9 +6,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from mftrun.data.sample import ASSISTANT, TOOL, Message, Sample
+from mftrun.data.templates import clock
 from mftrun.data.templates.base import UnrenderableError
 from mftrun.data.templates.tools import arguments_of, tools_of
 
@@ -28,10 +31,12 @@ class ChatTemplate:
     Args:
         text: The template.
         variables: Values besides the conversation: the tokenizer's special tokens by name, and the user's.
+        today: The date and time it is told.
     """
 
     text: str
     variables: Mapping[str, Any]
+    today: datetime = clock.DEFAULT
 
     @property
     def marks_answers(self) -> bool:
@@ -54,6 +59,10 @@ class ChatTemplate:
         """
         return self._render(turns, tools, return_assistant_tokens_mask=True)
 
+    @cached_property
+    def _stopped(self) -> str:
+        return clock.stopped(self.text, self.today)
+
     def _render(
         self, turns: Sequence[Turn], tools: Sequence[Any], **options: bool
     ) -> tuple[str, list[tuple[int, int]]]:
@@ -63,7 +72,7 @@ class ChatTemplate:
             (text,), spans = render_jinja_template(
                 conversations=[[dict(turn) for turn in turns]],
                 tools=list(tools) or None,
-                chat_template=self.text,
+                chat_template=self._stopped,
                 **options,
                 **self.variables,
             )
@@ -101,12 +110,14 @@ class Conversation:
         tools: The tools that are listed.
         base: The first character of a Unicode plane that the sample does not use.
         stand_ins: What stands in for names of control tokens in the texts, and the names.
+        plain: The same without stand-ins; None where none were needed.
     """
 
     turns: list[dict[str, Any]]
     tools: list[Any]
     base: int
     stand_ins: dict[str, str] = field(default_factory=dict)
+    plain: Conversation | None = None
 
     @classmethod
     def of(cls, sample: Sample, names: re.Pattern[str] | None) -> Conversation:
@@ -140,7 +151,13 @@ class Conversation:
             return text
 
         turns, tools = _mapped(self.turns, replaced), _mapped(self.tools, replaced)
-        return Conversation(turns, tools, self.base, stand_ins)
+        return Conversation(turns, tools, self.base, stand_ins, self)
+
+    def named(self, text: str) -> str:
+        """A rendered text with the names back in place of what stands in for them."""
+        for character, name in self.stand_ins.items():
+            text = text.replace(character, name)
+        return text
 
     def marked(self) -> list[Turn]:
         """The turns with marks around each text."""

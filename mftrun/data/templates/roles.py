@@ -106,7 +106,11 @@ class RoleTemplate:
                 yield from self._around(prefix, content, suffix)
 
     def chat_template(self) -> str:
-        """The format as a jinja chat template: it renders what is trained on, token for token."""
+        """The format as a jinja chat template: it renders what is trained on, token for token.
+
+        Arguments of calls it takes as JSON objects, which servers make of a client's text first; if given as
+        text, it writes that as it is, which is what was trained only where it is as `ToolText` says.
+        """
         return role_jinja.chat_template(self)
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerFast) -> list[int]:
