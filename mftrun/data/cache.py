@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,9 +93,9 @@ class TokenCache:
         return os.fdopen(descriptor, "r+")
 
     def _sweep(self) -> None:
-        """Removes what killed processes left half made."""
+        """Removes what killed processes left half made; what is another user's is left to them."""
         for leftover in self.root.glob(f"{PARTIAL}*"):
-            with self._lock_file(leftover.name.removeprefix(PARTIAL)) as file:
+            with suppress(PermissionError), self._lock_file(leftover.name.removeprefix(PARTIAL)) as file:
                 if _taken(file):
                     shutil.rmtree(leftover, ignore_errors=True)
 

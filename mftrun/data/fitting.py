@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mftrun.data.mixture import Int64Array
 from mftrun.data.rows import offsets, ranges
 from mftrun.data.token_file import TokenFile
-
-Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

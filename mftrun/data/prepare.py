@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.json"
 
-_FORMAT = 2
+_FORMAT = 3
 _ABSENT = "absent"
 _log = logging.getLogger(__name__)
 

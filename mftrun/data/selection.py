@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mftrun.data.fitting import Fitted, Int64Array, Limit, fit, joined
+from mftrun.data.fitting import Fitted, Limit, fit, joined
+from mftrun.data.mixture import Int64Array
 from mftrun.data.report import PERCENTILES, Counts, TaskReport
 from mftrun.data.sample import EXAMPLES
 from mftrun.data.split import TRAIN, VALID, ValidationSize, split, subset

@@ -28,7 +28,7 @@ from mftrun.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_FORMAT = 2
+_FORMAT = 3
 # A tokenizer for a model from nothing learns from so many samples of each task, at most, and from so many
 # characters of each message: one text of 50 MB would take it gigabytes.
 _TEXT_SAMPLES, _TEXT_CHARACTERS = 50_000, 100_000

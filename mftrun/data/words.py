@@ -3,7 +3,7 @@ r"""Tokens of text, word by word: only words not met before go through the Rust 
 A byte-level BPE tokenizer cuts text into words with a regular expression and tokenizes each word by itself.
 The cutting takes most of its time, and most words of a data set are met again and again. Here Python cuts,
 and a table remembers the tokens of each word. This is exact, or it is not done: it serves only tokenizers
-whose expression is one of `_PATTERNS`, and only text whose characters both regex engines class alike.
+whose expression is known here (`_pattern`), and only text whose characters both regex engines class alike.
 """
 
 from __future__ import annotations

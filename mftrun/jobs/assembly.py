@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 
 from mftrun.data.epochs import Epochs
 from mftrun.data.plan import evaluation_plan
+from mftrun.data.supply import load_saved
 from mftrun.data.table import SampleTable
 from mftrun.distributed import resolve_precision
 from mftrun.jobs.layout import RunLayout
@@ -100,7 +101,7 @@ def assemble(context: RankContext, payload: Payload) -> Run:
     config, layout = RunConfig.from_dict(payload.config), RunLayout(payload.run_dir)
     accelerator = build_group(config, "distributed").accelerator(resolve_precision(config.train.precision))
     _quiet_bars()
-    tokenizer = load_tokenizer(layout)
+    tokenizer = load_saved(layout.tokenizer)
     data = run_data(config, payload.run_dir)
     set_seed(config.seed)
     with_nll = load_model(config, tokenizer, layout, accelerator)
@@ -130,13 +131,6 @@ def _quiet_bars() -> None:
 
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-
-
-def load_tokenizer(layout: RunLayout) -> PreTrainedTokenizerFast:
-    """The run's own tokenizer, as the parent saved it."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(layout.tokenizer)
 
 
 def run_info(

@@ -83,6 +83,7 @@ def _card(run: Run, summary: Summary) -> ModelCard:
         name=config.name,
         base_model=config.objects["model"].get("path"),
         adapter=hasattr(run.causal_lm, "peft_config"),
+        chat=bool(run.tokenizer.chat_template),
         summary=summary,
         settings={
             "loss": _short(config.objects["loss"]["normalization"]),

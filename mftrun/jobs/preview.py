@@ -16,6 +16,7 @@ from mftrun.data.mixture import Sampler
 from mftrun.data.plan import EpochPlan, Planner
 from mftrun.data.prepare import open_tables
 from mftrun.data.rows import RowBuilder
+from mftrun.data.supply import load_saved
 from mftrun.data.table import SampleTable
 from mftrun.errors import ConfigError
 from mftrun.text_table import text_table
@@ -69,7 +70,7 @@ class PreviewJob:
         sampler = build_group(typed, "sampler", tasks=list(task_configs(typed.data)))
         report = prepare_data(typed, run_dir, resuming=False)
         table, _ = open_tables(layout.data)
-        for text in self._samples(table, _tokenizer(layout.tokenizer)):
+        for text in self._samples(table, load_saved(layout.tokenizer)):
             print(text)
         print(report.table(), report.places(), self._row_modes(table, sampler, typed), sep="\n\n")
 
@@ -114,12 +115,6 @@ class _Mark:
 
 _COLOURED = _Mark("green", "\x1b[32m", "\x1b[0m")
 _BRACKETED = _Mark("between ⟦ and ⟧", "⟦", "⟧")
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def _targets(table: SampleTable, sample: int) -> np.ndarray:

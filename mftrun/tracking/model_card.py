@@ -32,11 +32,18 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoPeftModelForCausalLM.from_pretrained(folder)  # reads the base model, then this adapter
 """
 
-_GENERATE = """
+_CHAT = """
 messages = [{"role": "user", "content": "..."}]
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
 )
+"""
+
+_CONTINUE = """
+inputs = tokenizer("The text to continue", return_tensors="pt")
+"""
+
+_GENERATE = """\
 output = model.generate(**inputs, max_new_tokens=256)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
@@ -50,6 +57,7 @@ class ModelCard:
         name: The run's name.
         base_model: Hub id or folder of the model that was tuned; None for one trained from random weights.
         adapter: Whether the folder holds an adapter instead of a full model.
+        chat: Whether the tokenizer has a chat template; otherwise the model continues text.
         summary: The run's results.
         settings: What else is worth telling, name to value: loss, weighting, peft, steps, learning rate, …
     """
@@ -57,6 +65,7 @@ class ModelCard:
     name: str
     base_model: str | None
     adapter: bool
+    chat: bool
     summary: Summary
     settings: Mapping[str, Any]
 
@@ -103,7 +112,8 @@ class ModelCard:
 
     def _usage(self) -> str:
         load = _LOAD_ADAPTER if self.adapter else _LOAD_MODEL
-        return f"## Use\n\n```python\n{load}{_GENERATE}```\n"
+        ask = _CHAT if self.chat else _CONTINUE
+        return f"## Use\n\n```python\n{load}{ask}{_GENERATE}```\n"
 
 
 def _task_row(name: str, task: TaskSummary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from datetime import datetime
 
 import chat_templates
 import numpy as np
@@ -12,6 +13,8 @@ from tokenizers import AddedToken
 
 from mftrun.data.sample import Message, Origin, Sample, ToolCall
 from mftrun.data.template import ModelTemplate, Template
+from mftrun.data.templates import clock
+from mftrun.data.templates.rendering import ChatTemplate
 from mftrun.errors import ConfigError
 
 MODELS = {
@@ -307,6 +310,124 @@ def test_a_name_that_template_and_message_spell_together_makes_a_bad_sample(make
     assert encode(tokenizer, USER_TURNS).targets.any()
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_what_a_template_does_with_names_in_messages_is_done_or_refused(make, special):
+    tokenizer = make("CHATML")
+    tokenizer.add_tokens(
+        [AddedToken(name, special=special) for name in ("<think>", "</think>")], special_tokens=special
+    )
+    tokenizer.chat_template = chat_templates.DEEPSEEK.replace("<\uff5cend▁of▁sentence\uff5c>", "<|im_end|>")
+    if special:
+        refused = reason(tokenizer, THINKING)
+        assert "goes by control tokens that the text of message 2 (assistant) names" in refused
+        assert "template.control_text=true" in refused
+    kept = encode(tokenizer, THINKING, control_text=special)
+    rendered = tokenizer.apply_chat_template(as_dicts(THINKING), tokenize=False)
+    assert tokenizer.decode(kept.ids) == rendered
+    assert "<think>" not in rendered
+
+
+def test_a_template_that_goes_by_names_in_several_messages_or_refuses_them(make):
+    tokenizer = make("CHATML")
+    both = "messages | map(attribute='content') | select('in', ['<|im_end|>']) | list | length > 1"
+    tokenizer.chat_template = f"{{% if {both} %}}Twice.{{% endif %}}" + chat_templates.CHATML
+    turns = [Message("user", "<|im_end|>"), Message("assistant", "<|im_end|>")]
+    assert "the messages and tools together" in reason(tokenizer, turns)
+    assert encode(tokenizer, [turns[0], USER_TURNS[1]]).targets.any()
+    check = "{% if '<|im_end|>' in messages[0]['content'] %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.chat_template = check + chat_templates.CHATML
+    assert "message 1 (user) names" in reason(tokenizer, turns)
+
+
+@pytest.mark.parametrize("cut", ["[:6]", "[-6:]"])
+def test_a_part_that_is_left_out_makes_a_bad_sample(make, cut):
+    tokenizer = make("CHATML")
+    tokenizer.chat_template = chat_templates.CHATML.replace("['content']", f"['content']{cut}")
+    turns = [Message("user", "a long question"), Message("assistant", "a long answer")]
+    assert "leaves out a part of message 1 (user)" in reason(tokenizer, turns)
+    tokenizer.chat_template = chat_templates.CHATML.replace(
+        "message['content']", f"(message['content']{cut} if loop.last else message['content'])"
+    )
+    if cut.startswith("[:"):
+        assert "leaves out a part of message 2 (assistant)" in reason(tokenizer, turns)
+    else:  # as where thoughts are cut off
+        assert spans(encode(tokenizer, turns), tokenizer)[0].endswith("answer<|im_end|>")
+
+
+def test_texts_that_are_trimmed_are_whole(make):
+    tokenizer = make("CHATML")
+    tokenizer.chat_template = chat_templates.CHATML.replace(
+        "message['content']", "(message['content'] | trim)"
+    )
+    turns = [Message(turn.role, f" {turn.content}\n") for turn in TURNS]
+    assert spans(encode(tokenizer, turns), tokenizer) == PINNED["CHATML"]
+
+
+DATED = (
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "?" %}{%- endif %}'
+    "{%- endif %}{{ 'Today: ' + date_string + '\n' }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "shown"),
+    [
+        ({}, "26 Jul 2024"),
+        ({"today": "2026-11-21"}, "21 Nov 2026"),
+        ({"date_string": "a day"}, "a day"),
+        ({"date_string": "a day", "today": "2026-11-21"}, "a day"),
+    ],
+)
+def test_the_date_that_is_shown_is_fixed(make, caplog, variables, shown):
+    tokenizer = make("CHATML")
+    tokenizer.chat_template = DATED + chat_templates.CHATML
+    with caplog.at_level("INFO"):
+        encoded = encode(tokenizer, USER_TURNS, variables=variables)
+    assert tokenizer.decode(encoded.ids).startswith(f"Today: {shown}\n<|im_start|>user")
+    assert spans(encoded, tokenizer) == PINNED["CHATML"]
+    assert ("template.variables.today" in caplog.text) == ("date_string" not in variables)
+
+
+def test_a_template_that_shows_the_time_is_rendered_twice_alike(make):
+    tokenizer = make("CHATML_WITH_TAGS")
+    tokenizer.chat_template = "{{ strftime_now('%H:%M:%S.%f|') }}" + chat_templates.CHATML_WITH_TAGS
+    for variables, shown in (
+        ({}, "00:00:00.000000|"),
+        ({"today": "2026-11-21T12:34:56"}, "12:34:56.000000|"),
+    ):
+        encoded = encode(tokenizer, USER_TURNS, variables=variables)
+        assert tokenizer.decode(encoded.ids).startswith(f"{shown}<|im_start|>")
+        assert spans(encoded, tokenizer) == PINNED["CHATML_WITH_TAGS"]
+
+
+def test_today_is_a_variable_like_others_where_no_date_is_read(make):
+    tokenizer = make("CHATML")
+    tokenizer.chat_template = "{{ today }}" + chat_templates.CHATML
+    encoded = encode(tokenizer, USER_TURNS, variables={"today": "Friday"})
+    assert tokenizer.decode(encoded.ids).startswith("Friday<|im_start|>")
+    tokenizer.chat_template = DATED + chat_templates.CHATML
+    with pytest.raises(ConfigError, match=r"template\.variables\.today: 'Friday' is no date such as"):
+        encode(tokenizer, USER_TURNS, variables={"today": "Friday"})
+
+
+@pytest.mark.parametrize(
+    "format", ["%d %b %Y", "%Y-%m-%d %H:%M:%S", "%A, %-d. %B (%j) 100%% é", " \n%I%p%", ""]
+)
+def test_the_clock_writes_dates_as_python_does(format):
+    moment = datetime(2026, 3, 4, 5, 6, 7)
+    told = clock.stopped(f"{{{{ strftime_now({format!r}) }}}}", moment)
+    assert ChatTemplate(told, {}).render([]) == moment.strftime(format)
+
+
+@pytest.mark.parametrize(
+    "begin", ["", "\n", "  ", "\n\n x", "  {% if 1 %}\n y{% endif %}", "{%- if 1 %} {% endif %}"]
+)
+def test_the_clock_changes_nothing_else(begin):
+    text = begin + "z{# strftime_now #}\n"
+    assert ChatTemplate(text, {}).render([]) == ChatTemplate(text.replace("strftime_now", ""), {}).render([])
+
+
 def test_names_become_control_tokens_if_asked(make):
     tokenizer = make("CHATML")
     turns = [Message("user", "<|im_end|>"), Message("assistant", "a<|im_start|>b")]
@@ -371,9 +492,29 @@ def test_a_file_takes_the_place_of_the_tokenizers_own(make_tokenizer, tmp_path):
     assert chosen.chat_template() == chat_templates.ZEPHYR
     before = chosen.fingerprint()
     file.write_text(chat_templates.CHATML)
-    assert chosen.fingerprint() != before
+    assert chosen.fingerprint() == before
+    assert ModelTemplate(path=str(file)).fingerprint() != before
     with pytest.raises(ConfigError, match=r"template\.path: .*missing.* cannot be read"):
         ModelTemplate(path=str(tmp_path / "missing")).encoder(tokenizer)
+
+
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_a_file_that_changes_after_the_start_changes_nothing(make, tmp_path, caplog, change):
+    file, tokenizer = tmp_path / "mine.jinja", make("CHATML")
+    tokenizer.chat_template = chat_templates.CHATML
+    file.write_text(chat_templates.ZEPHYR)
+    started = ModelTemplate(path=str(file))
+    if change == "edited":
+        file.write_text(chat_templates.CHATML.replace("<|im_end|>", "<|im_start|>"))
+    else:
+        file.unlink()
+    assert started.chat_template() == chat_templates.ZEPHYR
+    later = ModelTemplate(path=str(file))
+    assert later.stop_ids(tokenizer) == tokenizer.convert_tokens_to_ids(["<|im_end|>", "</s>"])
+    assert spans(later.encoder(tokenizer).encode(USER_TURNS), tokenizer) == PINNED["CHATML"]
+    assert ("tokenizer's chat template is used" in caplog.text) == (change == "edited")
+    assert later.fingerprint() != started.fingerprint()
+    assert ("cannot be read" in later.fingerprint()["chat_template"]) == (change == "removed")
 
 
 def test_variables_reach_the_template(make):

@@ -240,6 +240,26 @@ def test_chat_template_renders_tools_as_trained(make_tokenizer, tools, start):
         assert rendered.startswith(prompt)
 
 
+def test_arguments_that_are_text_are_trained_parsed(make_tokenizer):
+    chosen = option("chatml")
+    tokenizer = make_tokenizer(chosen.required_tokens)
+
+    def texts(written):
+        calls = (ToolCall("find", written),)
+        turns = [CALLING[0], Message("assistant", "", tool_calls=calls)]
+        as_text = as_openai(turns)
+        as_text[1]["tool_calls"][0]["function"]["arguments"] = written
+        options = {"chat_template": chosen.chat_template(), "tokenize": False}
+        rendered = [tokenizer.apply_chat_template(each, **options) for each in (as_openai(turns), as_text)]
+        return tokenizer.decode(encode(chosen, tokenizer, turns).ids), *rendered
+
+    trained, parsed, as_text = texts('{"n":1, "word":"\\u00e9"}')
+    assert '"arguments": {"n": 1, "word": "é"}}' in trained
+    assert trained == parsed != as_text
+    trained, parsed, as_text = texts('{"n": 1, "word": "é"}')
+    assert trained == parsed == as_text
+
+
 def test_inference_prompt_with_tools_has_the_tokens_that_were_trained_on(make_tokenizer):
     chosen = option("chatml")
     tokenizer = make_tokenizer(chosen.required_tokens)

@@ -25,6 +25,7 @@ def card(**changes):
         "name": "demo",
         "base_model": None,
         "adapter": False,
+        "chat": True,
         "summary": summary,
         "settings": {"loss": "mft", "learning rate": 2e-4},
     }
@@ -80,3 +81,11 @@ def test_the_snippet_loads_the_right_way(adapter, loader):
     compile(code, "card", "exec")
     assert f"= {loader}.from_pretrained(folder)" in code
     assert "apply_chat_template" in code
+
+
+def test_a_model_without_a_chat_template_continues_text():
+    (code,) = re.findall(r"```python\n(.*?)```", card(chat=False).render(), flags=re.DOTALL)
+    compile(code, "card", "exec")
+    assert "apply_chat_template" not in code
+    assert 'tokenizer("The text to continue"' in code
+    assert "model.generate(" in code

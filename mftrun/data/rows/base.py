@@ -107,7 +107,7 @@ class RowBuilder(Protocol):
         Args:
             lengths: int64[S], tokens of each sample, 1 or more; at most `max_length` unless `splits_samples`.
             order: int64[...], the samples to place, as a `Sampler` ordered them.
-            max_length: most tokens a row may hold.
+            max_length: most tokens of a sample, and of a row unless the builder has a limit of its own.
         """
         ...
 

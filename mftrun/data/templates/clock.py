@@ -7,6 +7,9 @@ from datetime import datetime
 DEFAULT = datetime(2024, 7, 26)
 """What Llama 3.1's template falls back to."""
 
+OTHER = datetime(2001, 2, 3, 4, 5, 6)
+"""A moment that differs from it in every respect."""
+
 _CODES = "aAbBcCdDeFfgGhHIjklmMnpPrRStTuUVwWxXyYzZ%"
 _UNPADDED = "deHIjlmMSUWyV"
 

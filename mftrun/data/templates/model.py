@@ -72,14 +72,10 @@ class ModelTemplate:
         """
         file, _ = self._file
         if file is not None and tokenizer.chat_template not in (None, file):
-            _log.warning(
-                "the tokenizer has another chat template than %s: the tokenizer's is used", self.path
-            )
+            _log.warning("the tokenizer's chat template is used, which is another than %s", self.path)
         bound = _Bound(self, tokenizer)
-        if bound.shows_date:
-            message = (
-                "the chat template shows the date: it is %s in all samples; %s.variables.today sets another"
-            )
+        if bound.shows_date():
+            message = "the chat template shows the date: %s in all samples; %s.variables.today sets another"
             _log.info(message, bound.today.date(), KEY)
         encoder = Encoder(tokenizer.backend_tokenizer, bound.text_only)
         return PartsEncoder(bound.parts, encoder)
@@ -106,7 +102,7 @@ class ModelTemplate:
         return stop_ids_of(tokenizer, sorted(_Bound(self, tokenizer).habits.ends - {tokenizer.eos_token}))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """All fields, and the text of the file, or why it cannot be read; the tokenizer has its own template."""
+        """All fields, and the text of the file, or why it cannot be read."""
         text, reason = self._file
         return {
             "kind": type(self).__name__,
@@ -121,13 +117,12 @@ class _Bound:
 
     def __init__(self, template: ModelTemplate, tokenizer: PreTrainedTokenizerFast) -> None:
         variables = {**tokenizer.special_tokens_map, **template.variables}
-        texts = [_text_of(template, tokenizer, tools) for tools in (None, [{}])]
+        texts = [_text_of(template, tokenizer, None), _text_of(template, tokenizer, [{}])]
         self.today = _today(template.variables, texts)
         plain, with_tools = (ChatTemplate(text, variables, self.today) for text in texts)
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
         control = _any_of([token.content for token in added]) or re.compile(r"(?!)")
         self.habits = _habits(plain, control, tokenizer)
-        self.shows_date = any(map(_shows_date, (plain, with_tools)))
         special = {token.content for token in added if token.special}
         self.text_only: frozenset[str] = (
             frozenset() if template.control_text else self.habits.written | self.habits.ends | special
@@ -137,6 +132,10 @@ class _Bound:
             False: Prover(plain, control, self.habits),
             True: Prover(with_tools, control, self.habits),
         }
+
+    def shows_date(self) -> bool:
+        """Whether what the templates write depends on the date."""
+        return any(_shows_date(prover.template) for prover in self._provers.values())
 
     def parts(self, sample: Sample) -> Iterator[Part]:
         """The pieces of text of a sample; the answers have the weights of their messages.
@@ -184,9 +183,12 @@ def _today(variables: Mapping[str, Any], texts: Sequence[str]) -> datetime:
 def _shows_date(template: ChatTemplate) -> bool:
     if not clock.is_read(template.text):
         return False
-    other = replace(template, today=template.today.replace(year=template.today.year - 1))
     turns = Conversation.of(PLAIN, None).turns
-    return template.render(turns) != other.render(turns)
+    try:
+        shown = {replace(template, today=day).render(turns) for day in (clock.DEFAULT, clock.OTHER)}
+    except UnrenderableError:  # such as a template for tools, which are not there
+        return False
+    return len(shown) > 1
 
 
 def _own(tokenizer: PreTrainedTokenizerFast, tools: list[Any] | None) -> str:

@@ -17,8 +17,9 @@ class ToolText:
 
     A call is ``call_prefix + {"name": …, "arguments": …} + call_suffix``, in JSON as Python's ``json.dumps``
     writes it: arguments that are given as text are parsed, so that spaces and escapes in it are not trained.
-    Calls follow the assistant's text and each other after ``call_separator``. Results that follow each other form one turn. The list of tools,
-    one JSON object each, stands in the system turn, after the system text and ``list_after_system``.
+    Calls follow the assistant's text and each other after ``call_separator``. Results that follow each other
+    form one turn. The list of tools, one JSON object each, stands in the system turn, after the system text
+    and ``list_after_system``.
 
     Args:
         list_prefix: Before the list of tools.
