@@ -129,7 +129,7 @@ def plot(curves: dict[int, dict[str, Memory]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
     for axis, job in zip(axes, ("tokenize", "train"), strict=True):
         for samples, memories in curves.items():
             axis.plot(memories[job].seconds, memories[job].anonymous, label=f"{samples:,} samples")

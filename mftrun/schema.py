@@ -110,6 +110,7 @@ class TaskConfig:
         dataset: Id on the hub, or folder of a saved dataset, instead of `path`.
         source: A `_target_` config, instead of both.
         format: Format of every sample; `None` recognises it line by line.
+        columns: Names that records have for keys of formats, by these keys.
         valid_path: A path for validation; `None` splits some off the training data.
         subset: Which configuration of the dataset.
         split: Which split of the dataset; `None` takes `train`.
@@ -123,6 +124,7 @@ class TaskConfig:
     dataset: str | None = None
     source: dict[str, Any] | None = None
     format: str | None = None
+    columns: dict[str, str] | None = None
     valid_path: str | None = None
     subset: str | None = None
     split: str | None = None
@@ -302,8 +304,9 @@ def _check_task(task: TaskConfig, key: str) -> None:
     for name in _OF_DATASETS:
         if getattr(task, name) is not None and task.dataset is None:
             raise ConfigError(f"{key}.{name}", f"acts with {key}.dataset only, which is not given")
-    if task.format is not None and task.source is not None:
-        raise ConfigError(f"{key}.format", f"does not act on {key}.source, which makes samples itself")
+    for name in ("format", "columns"):
+        if getattr(task, name) is not None and task.source is not None:
+            raise ConfigError(f"{key}.{name}", f"does not act on {key}.source, which makes samples itself")
     if task.valid_split is not None and task.valid_path is not None:
         raise ConfigError(f"{key}.valid_path", f"{key}.valid_split is given, too; give one of them")
     if task.source is not None and not is_target(task.source):

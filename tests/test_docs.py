@@ -37,6 +37,8 @@ def home(tmp_path_factory):
     (folder / "base" / "model").rename(folder / "models" / "my-llama")
     rows = [json.loads(line) for line in (folder / "data/text2code/train.jsonl").read_text().splitlines()]
     DatasetDict({"train": Dataset.from_list(rows)}).save_to_disk(folder / "data" / "saved")
+    pairs = ({"title": f"Question {number}?", "best": f"answer {number}"} for number in range(30))
+    (folder / "data" / "qa.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
     return folder
 
 

@@ -54,6 +54,7 @@ class TableChunk:
         data: The rows as an Arrow IPC stream.
         size: See `Chunk`.
         recogniser: Makes messages of their records.
+        unread: Columns of the table that are not in the data.
     """
 
     path: str
@@ -61,6 +62,7 @@ class TableChunk:
     data: bytes
     size: int
     recogniser: Recogniser
+    unread: frozenset[str] = frozenset()
 
     def items(self) -> Iterator[Sample | DataError]:
         """Parses all rows; nulls inside of values, which fill the gaps of a table, count as absent."""
@@ -69,7 +71,7 @@ class TableChunk:
         rows = pa.ipc.open_stream(self.data).read_all().to_pylist()
         for number, row in enumerate(rows, start=self.first):
             record = {key: _without_nulls(value) for key, value in row.items()}
-            yield from_record(record, Origin(self.path, number), self.recogniser)
+            yield from_record(record, Origin(self.path, number), self.recogniser, self.unread)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,14 @@ class RefusedChunk:
         yield self.error
 
 
-def table_chunk(path: str, first: int, rows: pyarrow.Table, size: int, recogniser: Recogniser) -> TableChunk:
+def table_chunk(
+    path: str,
+    first: int,
+    rows: pyarrow.Table,
+    size: int,
+    recogniser: Recogniser,
+    unread: frozenset[str] = frozenset(),
+) -> TableChunk:
     """Packs the rows of an Arrow table (see `TableChunk`)."""
     import pyarrow as pa
 
@@ -109,18 +118,30 @@ def table_chunk(path: str, first: int, rows: pyarrow.Table, size: int, recognise
         sink, rows.schema
     ) as stream:  # writes these rows alone, whatever they are cut from
         stream.write(rows)
-    return TableChunk(path, first, sink.getvalue().to_pybytes(), size, recogniser)
+    return TableChunk(path, first, sink.getvalue().to_pybytes(), size, recogniser, unread)
 
 
-def from_record(record: Mapping[str, Any], origin: Origin, recogniser: Recogniser) -> Sample | DataError:
-    """The sample that a record holds, or what is wrong with it."""
+def from_record(
+    record: Mapping[str, Any],
+    origin: Origin,
+    recogniser: Recogniser,
+    unread: frozenset[str] = frozenset(),
+) -> Sample | DataError:
+    """The sample that a record holds, or what is wrong with it.
+
+    Args:
+        record: Its keys and values.
+        origin: Where it is.
+        recogniser: Makes messages of it.
+        unread: Keys that have been left out of it.
+    """
     try:
-        messages, tools, name = recogniser.parse(record)
+        messages, tools, name, beside = recogniser.parse(record)
     except BadSampleError as error:
         return DataError(origin.path, origin.line, str(error))
     if (wrong := problem(messages)) is not None:
         return DataError(origin.path, origin.line, wrong)
-    return Sample(messages, origin, tools, name)
+    return Sample(messages, origin, tools, name, unread | beside if unread else beside)
 
 
 def _from_line(line: bytes, origin: Origin, recogniser: Recogniser) -> Sample | DataError:
@@ -133,7 +154,7 @@ def _from_line(line: bytes, origin: Origin, recogniser: Recogniser) -> Sample | 
 
 def _json_object(line: bytes) -> Mapping[str, Any]:
     if (at := line.find(b"\0")) >= 0:
-        raise BadSampleError(f"a NUL byte at byte {at + 1}; the file is damaged, or not UTF-8")
+        raise BadSampleError(f"a NUL byte at byte {at + 1}; the file is damaged, or UTF-16 and not UTF-8")
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

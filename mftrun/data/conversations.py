@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 from mftrun.data.fields import (
     BadSampleError,
@@ -20,30 +22,79 @@ from mftrun.data.fields import (
 )
 from mftrun.data.sample import ASSISTANT, SYSTEM, TOOL, USER, Message, ToolCall
 
-Parsed = tuple[tuple[Message, ...], str]
-
 SYSTEM_KEYS = frozenset({"system", "system_prompt"})
 TOOL_KEYS = frozenset({"tools", "functions"})
 
+ROLE_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "system": SYSTEM,
+        "developer": SYSTEM,
+        "human": USER,
+        "user": USER,
+        "assistant": ASSISTANT,
+        "bot": ASSISTANT,
+        "gpt": ASSISTANT,
+        "chatgpt": ASSISTANT,
+        "function_call": ASSISTANT,
+        "tool": TOOL,
+        "function": TOOL,
+        "observation": TOOL,
+    }
+)
+"""Roles by the names they are written with."""
+
 _LARGEST_WEIGHT = 1_000_000  # far from where float32 sums of a batch overflow
+_WEIGHT_KEYS, _CALL_KEYS = ("weight", "train"), ("tool_calls", "function_call")
+_TYPO = 0.8  # likeness of a key to one of a weight from which on it is taken for that: `wieght` has 0.83
 
 
-class Conversation(ABC):
-    """A list of messages, optionally with ``system``, ``tools`` and each message's ``train`` or ``weight``.
+class Parsed(NamedTuple):
+    """What a record says.
 
     Attributes:
-        name: What a user calls the format.
-        keys: The key that holds the messages.
-        optional: Further keys that it reads.
-        roles: Roles by the names they are written with.
+        messages: Its messages.
+        tools: Its tools as the text of a JSON list; "" for none.
+        unread: Keys that were passed over beside those that the format never reads, those inside of messages
+            as ``messages.name``.
     """
 
-    name: ClassVar[str]
-    keys: ClassVar[tuple[str, ...]]
-    optional: ClassVar[frozenset[str]] = SYSTEM_KEYS | TOOL_KEYS
-    roles: ClassVar[Mapping[str, str]]
-    _role_key: ClassVar[str] = "role"
-    _content_key: ClassVar[str] = "content"
+    messages: tuple[Message, ...]
+    tools: str = ""
+    unread: frozenset[str] = frozenset()
+
+
+class _Style(NamedTuple):
+    """The keys of who speaks, and of what is said."""
+
+    role: str
+    content: str
+
+
+OPENAI, SHAREGPT = _Style("role", "content"), _Style("from", "value")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A list of messages, optionally with ``system``, ``tools`` and each message's ``train`` or ``weight``.
+
+    Each message is ``{"role", "content"}`` or ``{"from", "value"}``. The content is text, or a list of text
+    parts, or null beside ``tool_calls``. That of a ``function_call`` is JSON: ``{"name", "arguments"}``, or a
+    list of them.
+
+    Args:
+        name: What a user calls the format: the key that holds the messages.
+        style: The keys that a message is said to lack if it has those of neither style.
+        optional: Further keys that it reads.
+    """
+
+    name: str
+    style: _Style = OPENAI
+    optional: frozenset[str] = SYSTEM_KEYS | TOOL_KEYS
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The name."""
+        return (self.name,)
 
     def parse(self, record: Mapping[str, Any]) -> Parsed:
         """The messages, and the tools as the text of a JSON list ("" for none).
@@ -51,112 +102,120 @@ class Conversation(ABC):
         Raises:
             BadSampleError: A field is missing, or of the wrong type.
         """
-        (key,) = self.keys
-        turns = get(record, key)
+        turns = get(record, self.name)
         if not isinstance(turns, list):
-            raise BadSampleError(f"{key!r} is {kind(turns)}, not a list of messages")
-        messages = tuple(self._message(item, f"message {number}") for number, item in enumerate(turns, 1))
-        return with_system(record, messages), _tools(record)
+            raise BadSampleError(f"{self.name!r} is {kind(turns)}, not a list of messages")
+        messages, unread = messages_of(turns, self.name, style=self.style)
+        return Parsed(with_system(record, messages), tools_of(record), unread)
 
-    def _message(self, item: Any, where: str) -> Message:
+
+def messages_of(
+    turns: Sequence[Any], key: str, of: str = "", style: _Style = OPENAI, weight: float = 1.0
+) -> tuple[tuple[Message, ...], frozenset[str]]:
+    """The messages of a list, and the keys in them that are not read, as ``key.name``.
+
+    Args:
+        turns: The list.
+        key: The key that holds it.
+        of: What follows the number of a message where one is named.
+        style: The keys that a message is said to lack if it has those of neither style.
+        weight: Of the assistant's messages that do not say it themselves.
+
+    Raises:
+        BadSampleError: A field is missing, or of the wrong type.
+    """
+    messages: list[Message] = []
+    unread: set[str] = set()
+    for number, item in enumerate(turns, 1):
+        where = f"message {number}{of}"
         if not isinstance(item, dict):
-            wanted = f"{self._role_key!r} and {self._content_key!r}"
-            raise BadSampleError(f"{where} is {kind(item)}, not an object with {wanted}")
-        written = text(item, self._role_key, where)
-        role = self.roles.get(written)
-        if role is None:
-            known = ", ".join(self.roles)
-            raise BadSampleError(f"{where} has the unknown role {written!r}; use one of {known}")
-        weight = _weight(item, where) if "train" in item or "weight" in item else 1.0
-        content, calls = self._said(item, written, where)
-        return Message(role, content, weight if role == ASSISTANT else 1.0, calls)
-
-    @abstractmethod
-    def _said(self, item: Mapping[str, Any], role: str, where: str) -> tuple[str, tuple[ToolCall, ...]]:
-        """The text of a message and its calls; ``role`` is the role as it is written."""
+            raise BadSampleError(
+                f"{where} is {kind(item)}, not an object with {style.role!r} and {style.content!r}"
+            )
+        shape = _shape(tuple(item), style)
+        if shape.foreign:  # unless they are null, as where objects were made to be alike
+            shape = _shape(tuple(name for name, value in item.items() if value is not None), style)
+        if shape.unread or shape.foreign:
+            unread.update(f"{key}.{name}" for name in shape.unread if item[name] is not None)
+            _check_keys(item, shape, where)
+        messages.append(_message(item, shape, where, weight))
+    return tuple(messages), frozenset(unread)
 
 
-class ChatRounds(Conversation):
-    """MFTCoder's ``chat_rounds``: a list of ``{"role", "content"}``."""
+class _Shape(NamedTuple):
+    """What follows from the keys of a message alone.
 
-    name = "chat_rounds"
-    keys = ("chat_rounds",)
-    roles = MappingProxyType(
-        {
-            "system": SYSTEM,
-            "human": USER,
-            "user": USER,
-            "bot": ASSISTANT,
-            "assistant": ASSISTANT,
-            "gpt": ASSISTANT,
-        }
-    )
-
-    def _said(self, item: Mapping[str, Any], role: str, where: str) -> tuple[str, tuple[ToolCall, ...]]:
-        return text(item, self._content_key, where), ()
-
-
-class OpenAIMessages(Conversation):
-    """OpenAI's ``messages``: content is text, or a list of text parts, or null beside ``tool_calls``."""
-
-    name = "messages"
-    keys = ("messages",)
-    roles = MappingProxyType(
-        {
-            "system": SYSTEM,
-            "developer": SYSTEM,
-            "user": USER,
-            "assistant": ASSISTANT,
-            "tool": TOOL,
-            "function": TOOL,
-        }
-    )
-
-    def _said(self, item: Mapping[str, Any], role: str, where: str) -> tuple[str, tuple[ToolCall, ...]]:
-        calls = _calls(item, where) if "tool_calls" in item or "function_call" in item else ()
-        if calls and item.get(self._content_key) is None:
-            return "", calls
-        content = get(item, self._content_key, where)
-        if isinstance(content, list):
-            return "".join(_part(part, number, where) for number, part in enumerate(content, 1)), calls
-        return checked_text(content, self._content_key, where), calls
-
-
-class ShareGPT(Conversation):
-    """ShareGPT's ``conversations``: a list of ``{"from", "value"}``.
-
-    The value of a ``function_call`` is JSON: ``{"name", "arguments"}``, or a list of them.
+    Attributes:
+        style: Its style.
+        foreign: Keys of the other style.
+        unread: Keys that nothing reads.
+        is_weighted: Whether it may say its weight.
+        may_call: Whether it may call tools.
     """
 
-    name = "conversations"
-    keys = ("conversations",)
-    roles = MappingProxyType(
-        {
-            "system": SYSTEM,
-            "human": USER,
-            "user": USER,
-            "gpt": ASSISTANT,
-            "assistant": ASSISTANT,
-            "chatgpt": ASSISTANT,
-            "bot": ASSISTANT,
-            "function_call": ASSISTANT,
-            "observation": TOOL,
-            "tool": TOOL,
-        }
-    )
-    _role_key = "from"
-    _content_key = "value"
+    style: _Style
+    foreign: tuple[str, ...]
+    unread: tuple[str, ...]
+    is_weighted: bool
+    may_call: bool
 
-    def _said(self, item: Mapping[str, Any], role: str, where: str) -> tuple[str, tuple[ToolCall, ...]]:
-        value = text(item, self._content_key, where)
-        if role != "function_call":
-            return value, ()
-        what = f"the function call of {where}"
-        found = from_json(value, what)
-        calls = found if isinstance(found, list) else [found]
-        if not calls:
-            raise BadSampleError(f"{what} is an empty list")
-        return "", tuple(_call(call, what) for call in calls)
+
+@lru_cache(maxsize=1024)
+def _shape(keys: tuple[str, ...], default: _Style) -> _Shape:
+    others = [style for style in (OPENAI, SHAREGPT) if style != default]
+    style = next((style for style in (default, *others) if style.role in keys), None)
+    style = style or next((style for style in (default, *others) if style.content in keys), default)
+    foreign = tuple(key for key in keys if key in {*OPENAI, *SHAREGPT}.difference(style))
+    read = {*OPENAI, *SHAREGPT, *_WEIGHT_KEYS, *_CALL_KEYS}
+    unread = tuple(key for key in keys if key not in read)
+    given = [not set(names).isdisjoint(keys) for names in (_WEIGHT_KEYS, _CALL_KEYS)]
+    return _Shape(style, foreign, unread, *given)
+
+
+def _check_keys(item: Mapping[str, Any], shape: _Shape, where: str) -> None:
+    """Refuses a message that mixes the keys of both styles, or that mistypes its weight."""
+    if shape.foreign:
+        styles = ", or ".join(f"{style.role!r} and {style.content!r}" for style in (OPENAI, SHAREGPT))
+        own = next(key for key in shape.style if item.get(key) is not None)
+        raise BadSampleError(f"{where} has both {own!r} and {shape.foreign[0]!r}; write {styles}")
+    for key in shape.unread:
+        if item[key] is not None and (meant := get_close_matches(key.lower(), _WEIGHT_KEYS, 1, _TYPO)):
+            raise BadSampleError(f"{where} has {key!r}, which nothing reads; is {meant[0]!r} meant?")
+
+
+def _message(item: Mapping[str, Any], shape: _Shape, where: str, weight: float) -> Message:
+    role_key, content_key = shape.style
+    written = text(item, role_key, where)
+    role = ROLE_NAMES.get(written)
+    if role is None:
+        known = ", ".join(ROLE_NAMES)
+        raise BadSampleError(f"{where} has the unknown role {written!r}; use one of {known}")
+    if shape.is_weighted:
+        weight = _weight(item, where, weight)
+    calls = _calls(item, where) if shape.may_call else ()
+    if written == "function_call":
+        if calls:
+            raise BadSampleError(f"{where} has calls beside its role 'function_call'; keep one")
+        content, calls = "", _written_calls(text(item, content_key, where), f"the function call of {where}")
+    elif calls and item.get(content_key) is None:
+        content = ""
+    else:
+        content = _content(get(item, content_key, where), content_key, where)
+    return Message(role, content, weight if role == ASSISTANT else 1.0, calls)
+
+
+def _content(value: Any, key: str, where: str) -> str:
+    if isinstance(value, list):
+        return "".join(_part(part, number, where) for number, part in enumerate(value, 1))
+    return checked_text(value, key, where)
+
+
+def _written_calls(value: str, what: str) -> tuple[ToolCall, ...]:
+    found = from_json(value, what)
+    calls = found if isinstance(found, list) else [found]
+    if not calls:
+        raise BadSampleError(f"{what} is an empty list")
+    return tuple(_call(call, what) for call in calls)
 
 
 def with_system(record: Mapping[str, Any], messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -178,12 +237,12 @@ def with_system(record: Mapping[str, Any], messages: tuple[Message, ...]) -> tup
     return (Message(SYSTEM, system), *messages)
 
 
-def _weight(item: Mapping[str, Any], where: str) -> float:
+def _weight(item: Mapping[str, Any], where: str, default: float) -> float:
     train, weight = item.get("train"), item.get("weight")
     if train is not None and not isinstance(train, bool):
         raise BadSampleError(f"'train' of {where} is {kind(train)}, not true or false")
     if weight is None:
-        return 0.0 if train is False else 1.0
+        return default if train is None else float(train)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise BadSampleError(f"'weight' of {where} is {kind(weight)}, not a number")
     if not 0 <= weight <= _LARGEST_WEIGHT:  # nor NaN
@@ -239,7 +298,12 @@ def _arguments(value: Any, where: str) -> str:
     return to_json(value, "arguments", where)
 
 
-def _tools(record: Mapping[str, Any]) -> str:
+def tools_of(record: Mapping[str, Any]) -> str:
+    """The tools of a record as the text of a JSON list; "" for none.
+
+    Raises:
+        BadSampleError: They are no list of objects.
+    """
     if TOOL_KEYS.isdisjoint(record):
         return ""
     tools = _list_of_objects(record, "tools")

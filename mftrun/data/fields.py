@@ -40,7 +40,7 @@ def get(item: Mapping[str, Any], key: str, where: str = "") -> Any:
     """
     if key in item:
         return item[key]
-    raise BadSampleError(f"{where} has no {key!r}" if where else f"no {key!r}; {_keys(item)}")
+    raise BadSampleError(f"{where} has no {key!r}" if where else f"no {key!r}; {listed_keys(item)}")
 
 
 def text(item: Mapping[str, Any], key: str, where: str = "") -> str:
@@ -113,5 +113,6 @@ def _refuse_surrogates(value: str, key: str, where: str) -> None:
         raise BadSampleError(message) from None
 
 
-def _keys(item: Mapping[str, Any]) -> str:
+def listed_keys(item: Mapping[str, Any]) -> str:
+    """The keys of an object, for a message."""
     return f"the keys are: {', '.join(map(repr, item)) or 'none'}"

@@ -7,17 +7,17 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mftrun.data.formats import recogniser
+from mftrun.data.formats import listed, recogniser
 from mftrun.data.readers import READERS, ending
 from mftrun.data.source import Chunk
 from mftrun.errors import DataError
 
 _log = logging.getLogger(__name__)
-_PARSING = 1  # to be raised when the same bytes become other samples
+_PARSING = 2  # to be raised when the same bytes become other samples
 _NEAR = re.compile(r"json|parquet", re.IGNORECASE)
 _DATASET_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _SAVED_DATASET = ("state.json", "dataset_dict.json")
@@ -33,16 +33,18 @@ class Files:
     Args:
         path: The file, folder or glob; ``~`` is the home folder.
         format: A name of `FORMATS` that all samples are in; None recognises the format of each.
+        columns: The names that records have for keys of formats, by these keys.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or it reads no such key.
     """
 
     path: str
     format: str | None = None
+    columns: Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        recogniser(self.format)
+        recogniser(self.format, self.columns)
 
     @property
     def location(self) -> str:
@@ -69,12 +71,13 @@ class Files:
 
     def chunks(self) -> Iterator[Chunk]:
         """Reads all files; a file without a sample gives its error."""
+        form = recogniser(self.format, self.columns)
         for file in self.files():
-            yield from READERS[ending(file) or ""].chunks(file, recogniser(self.format))
+            yield from READERS[ending(file) or ""].chunks(file, form)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """The format; of every file, what a link leads to, its size, and when it was changed."""
-        settings = {"format": self.format, "parsing": _PARSING}
+        """Format and columns; of every file, what a link leads to, its size, and when it was changed."""
+        settings = {"format": self.format, "columns": listed(self.columns), "parsing": _PARSING}
         return settings | {str(file.absolute()): _state(file) for file in self.files()}
 
 

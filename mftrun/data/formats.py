@@ -11,24 +11,36 @@ Records are recognised one by one, by the keys that are there and not null.
 
 A record is refused if two formats of the same rank fit, or if a key of the second kind would be left unread
 (a `prompt` beside `input` and `output`): the format of its source must then be named. All other keys are
-passed over. Every format but `text` may have a `system` (or `system_prompt`), the conversations `tools`.
+passed over, and counted. Every format but `text` may have a `system` (or `system_prompt`), and where there
+are lists of messages, `tools`. A user may say which columns stand for which keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from mftrun.data.conversations import SYSTEM_KEYS, ChatRounds, OpenAIMessages, Parsed, ShareGPT, with_system
-from mftrun.data.fields import BadSampleError, checked_text, kind, optional_text, text
+from mftrun.data.conversations import (
+    SHAREGPT,
+    SYSTEM_KEYS,
+    TOOL_KEYS,
+    Conversation,
+    Parsed,
+    messages_of,
+    tools_of,
+    with_system,
+)
+from mftrun.data.fields import BadSampleError, checked_text, get, kind, listed_keys, optional_text, text
 from mftrun.data.sample import ASSISTANT, DOCUMENT, USER, Message
 from mftrun.errors import ConfigError
 from mftrun.nearest import unknown
 
 _FORMAT_KEY = "data.tasks.NAME.format"
+_COLUMNS_KEY = "data.tasks.NAME.columns"
 
 
 class Format(Protocol):
@@ -50,7 +62,7 @@ class Format(Protocol):
     def optional(self) -> frozenset[str]: ...
 
     def parse(self, record: Mapping[str, Any]) -> Parsed:
-        """The messages, and the tools as the text of a JSON list ("" for none).
+        """The messages, the tools, and keys that are not read for once.
 
         Raises:
             BadSampleError: A field is missing, or of the wrong type.
@@ -59,11 +71,15 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and its answer, each under a key of its own, and an optional ``system``."""
+    """A question and its answer, each under a key of its own, and an optional ``system``.
+
+    Each of both may be a list of messages (see `Conversation`) instead of text, and there may be ``tools``
+    then. What the assistant says in the question is not trained, unless it has a weight of its own.
+    """
 
     question: str
     answer: str
-    optional: frozenset[str] = SYSTEM_KEYS
+    optional: frozenset[str] = SYSTEM_KEYS | TOOL_KEYS
 
     @property
     def name(self) -> str:
@@ -76,9 +92,16 @@ class Pair:
         return self.question, self.answer
 
     def parse(self, record: Mapping[str, Any]) -> Parsed:
-        """A user's message and the assistant's."""
-        question, answer = text(record, self.question), text(record, self.answer)
-        return with_system(record, (Message(USER, question), Message(ASSISTANT, answer))), ""
+        """A user's message and the assistant's, or those of the lists."""
+        question, answer = get(record, self.question), get(record, self.answer)
+        if isinstance(question, list) or isinstance(answer, list):
+            asked, unread = _side(question, self.question, USER, 0.0)
+            answered, more = _side(answer, self.answer, ASSISTANT, 1.0)
+            return Parsed(with_system(record, (*asked, *answered)), tools_of(record), unread | more)
+        asked = (Message(USER, checked_text(question, self.question)),)
+        answered = (Message(ASSISTANT, checked_text(answer, self.answer)),)
+        unread = frozenset(key for key in TOOL_KEYS.intersection(record) if record[key] is not None)
+        return Parsed(with_system(record, (*asked, *answered)), "", unread)
 
 
 @dataclass(frozen=True)
@@ -102,7 +125,7 @@ class Instruction:
             question = f"{question}\n{given}"
         answer = Message(ASSISTANT, text(record, self.keys[-1]))
         earlier = _history(record.get("history"))
-        return with_system(record, (*earlier, Message(USER, question), answer)), ""
+        return Parsed(with_system(record, (*earlier, Message(USER, question), answer)))
 
 
 @dataclass(frozen=True)
@@ -115,7 +138,7 @@ class Text:
 
     def parse(self, record: Mapping[str, Any]) -> Parsed:
         """One document."""
-        return (Message(DOCUMENT, text(record, "text")),), ""
+        return Parsed((Message(DOCUMENT, text(record, "text")),))
 
 
 _PAIRS: tuple[Format, ...] = (
@@ -131,7 +154,12 @@ _PAIRS: tuple[Format, ...] = (
     Pair("query", "answer"),
 )
 _PAIR_KEYS = frozenset(key for form in _PAIRS for key in form.keys)
-_RANKS: tuple[tuple[Format, ...], ...] = ((ChatRounds(), OpenAIMessages(), ShareGPT()), _PAIRS, (Text(),))
+_CONVERSATIONS: tuple[Format, ...] = (
+    Conversation("chat_rounds"),
+    Conversation("messages"),
+    Conversation("conversations", SHAREGPT),
+)
+_RANKS: tuple[tuple[Format, ...], ...] = (_CONVERSATIONS, _PAIRS, (Text(),))
 
 FORMATS: Mapping[str, Format] = MappingProxyType({form.name: form for rank in _RANKS for form in rank})
 """All formats by name; within a rank none goes before another."""
@@ -142,11 +170,19 @@ READ_KEYS = RECOGNISED_KEYS.union(*(form.optional for form in FORMATS.values()))
 
 
 class Recognised(NamedTuple):
-    """A record in its format."""
+    """A record in its format.
+
+    Attributes:
+        messages: Its messages.
+        tools: Its tools as the text of a JSON list; "" for none.
+        format: The name of the format.
+        unread: Its keys that were passed over, those inside of messages as ``messages.name``.
+    """
 
     messages: tuple[Message, ...]
     tools: str
     format: str
+    unread: frozenset[str] = frozenset()
 
 
 class Recogniser(Protocol):
@@ -159,6 +195,9 @@ class Recogniser(Protocol):
             BadSampleError: It fits no format, or its fields do not fit the one that it has.
         """
 
+    def columns(self, names: Iterable[str]) -> list[str]:
+        """Of the columns of a table those to be read; all of them if none tells a format."""
+
 
 @dataclass(frozen=True)
 class AnyFormat:
@@ -166,14 +205,16 @@ class AnyFormat:
 
     def parse(self, record: Mapping[str, Any]) -> Recognised:
         """The messages of a record in the format that its keys tell."""
-        keys = frozenset(key for key in record if key in RECOGNISED_KEYS and record[key] is not None)
-        fitting = _fitting_with_nulls(keys, RECOGNISED_KEYS.intersection(record))
-        if not fitting:
-            raise BadSampleError(_unrecognised(record))
-        form, *others = fitting
-        if others or (unread := _unread(form, keys)):
-            raise BadSampleError(_ambiguous(fitting) if others else _left_over(form, unread))
-        return Recognised(*form.parse(record), form.name)
+        form, unread, problem = _judged(_given(record), tuple(record))
+        if form is None:
+            raise BadSampleError(problem)
+        return _recognised(form, record, unread)
+
+    def columns(self, names: Iterable[str]) -> list[str]:
+        """Those that some format reads."""
+        names = list(names)
+        known = [name for name in names if name in READ_KEYS]
+        return names if RECOGNISED_KEYS.isdisjoint(known) else known
 
 
 @dataclass(frozen=True)
@@ -188,24 +229,129 @@ class OneFormat:
 
     def parse(self, record: Mapping[str, Any]) -> Recognised:
         """The messages of a record."""
-        return Recognised(*FORMATS[self.name].parse(record), self.name)
+        return _recognised(FORMATS[self.name], record, _beside(self.name, _given(record)))
+
+    def columns(self, names: Iterable[str]) -> list[str]:
+        """Those that some format reads."""
+        return AnyFormat().columns(names)
 
 
-def recogniser(name: str | None, key: str = _FORMAT_KEY) -> Recogniser:
+@dataclass(frozen=True)
+class Renamed:
+    """Puts other names on the keys of records before their format is recognised.
+
+    Args:
+        recogniser: Recognises it.
+        renamed: Pairs of a key that a format reads, and the one that records have instead.
+    """
+
+    recogniser: Recogniser
+    renamed: tuple[tuple[str, str], ...]
+
+    def parse(self, record: Mapping[str, Any]) -> Recognised:
+        """The messages of a record."""
+        for key, name in self.renamed:
+            if name not in record:
+                raise BadSampleError(f"no {name!r}, which {_COLUMNS_KEY}.{key} names; {listed_keys(record)}")
+        names = self._names(record)
+        found = self.recogniser.parse({key: record[name] for key, name in names.items()})
+        if len(names) == len(record):
+            return found
+        hidden = {name for name in record if name not in names.values() and record[name] is not None}
+        return found._replace(unread=found.unread | hidden)
+
+    def columns(self, names: Iterable[str]) -> list[str]:
+        """Those that some format reads by their new names."""
+        names = list(names)
+        if not {name for _, name in self.renamed}.issubset(names):
+            return names  # each record is going to be refused with its keys
+        new = self._names(names)
+        return [new[key] for key in self.recogniser.columns(new)]
+
+    def _names(self, names: Iterable[str]) -> dict[str, str]:
+        """Names by the ones they get; one that another gets, too, is left out."""
+        key_of = {name: key for key, name in self.renamed}
+        taken = set(key_of.values())
+        return {key_of.get(name, name): name for name in names if name in key_of or name not in taken}
+
+
+def recogniser(
+    name: str | None, columns: Mapping[str, str] | None = None, key: str = _FORMAT_KEY
+) -> Recogniser:
     """The recogniser that a user asks for.
 
     Args:
         name: A name of `FORMATS`; None recognises the format of each record.
-        key: The config key that holds it.
+        columns: The names that records have for keys of formats, by these keys.
+        key: The config key that holds the name.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or it reads no such key.
     """
-    if name is None:
-        return AnyFormat()
-    if name not in FORMATS:
+    if name is not None and name not in FORMATS:
         raise ConfigError(key, unknown(name, FORMATS, f"there is no format {name!r}"))
-    return OneFormat(name)
+    plain: Recogniser = AnyFormat() if name is None else OneFormat(name)
+    if not columns:
+        return plain
+    _check_columns(columns, name)
+    return Renamed(plain, tuple(columns.items()))
+
+
+def listed(columns: Mapping[str, str] | None) -> str | None:
+    """The names of columns as text, for a fingerprint; None if there are none."""
+    return json.dumps(dict(sorted(columns.items()))) if columns else None
+
+
+def _check_columns(columns: Mapping[str, str], name: str | None) -> None:
+    """Refuses keys that the format does not read, and a column that is named twice."""
+    read, reader = READ_KEYS, "no format reads a"
+    if name is not None:
+        read, reader = FORMATS[name].optional.union(FORMATS[name].keys), f"{name} reads no"
+    key_of: dict[str, str] = {}
+    for key, column in columns.items():
+        if key not in read:
+            raise ConfigError(f"{_COLUMNS_KEY}.{key}", unknown(key, read, f"{reader} key {key!r}"))
+        if (other := key_of.setdefault(column, key)) != key:
+            raise ConfigError(f"{_COLUMNS_KEY}.{key}", f"{column!r} stands for {other!r} already")
+
+
+def _given(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that have a value."""
+    if None not in record.values():
+        return tuple(record)
+    return tuple(key for key, value in record.items() if value is not None)
+
+
+class _Judged(NamedTuple):
+    """What follows from the keys of a record: its format and what that leaves aside, or what is wrong."""
+
+    format: Format | None
+    unread: frozenset[str]
+    problem: str = ""
+
+
+@lru_cache(maxsize=1024)
+def _judged(given: tuple[str, ...], written: tuple[str, ...]) -> _Judged:
+    """Judges the keys with a value, and all of them."""
+    keys = RECOGNISED_KEYS.intersection(given)
+    fitting = _fitting_with_nulls(keys, RECOGNISED_KEYS.intersection(written))
+    if not fitting:
+        return _Judged(None, frozenset(), _unrecognised(written))
+    form, *others = fitting
+    if others or (unread := _unread(form, keys)):
+        return _Judged(None, frozenset(), _ambiguous(fitting) if others else _left_over(form, unread))
+    return _Judged(form, _beside(form.name, given))
+
+
+@lru_cache(maxsize=1024)
+def _beside(name: str, given: tuple[str, ...]) -> frozenset[str]:
+    """The keys that a format never reads."""
+    return frozenset(given).difference(FORMATS[name].keys, FORMATS[name].optional)
+
+
+def _recognised(form: Format, record: Mapping[str, Any], unread: frozenset[str]) -> Recognised:
+    messages, tools, more = form.parse(record)
+    return Recognised(messages, tools, form.name, unread | more if more else unread)
 
 
 def _fitting(keys: frozenset[str]) -> tuple[Format, ...]:
@@ -217,7 +363,6 @@ def _fitting(keys: frozenset[str]) -> tuple[Format, ...]:
     return ()
 
 
-@lru_cache(maxsize=1024)
 def _fitting_with_nulls(keys: frozenset[str], written: frozenset[str]) -> tuple[Format, ...]:
     """The formats that fit; one that lacks nothing but a value goes on to say which value is null.
 
@@ -264,9 +409,16 @@ def _left_over(form: Format, unread: frozenset[str]) -> str:
     return f"fits {form.name}, but that does not read {keys}; if this is meant, say {_FORMAT_KEY}={form.name}"
 
 
-def _unrecognised(record: Mapping[str, Any]) -> str:
-    keys = ", ".join(map(repr, record)) or "none"
+def _unrecognised(written: tuple[str, ...]) -> str:
+    keys = ", ".join(map(repr, written)) or "none"
     return f"no known format (its keys are: {keys}); known: {', '.join(FORMATS)}"
+
+
+def _side(value: Any, key: str, role: str, weight: float) -> tuple[tuple[Message, ...], frozenset[str]]:
+    """One side of a pair: text, or a list of messages."""
+    if isinstance(value, list):
+        return messages_of(value, key, f" of {key!r}", weight=weight)
+    return (Message(role, checked_text(value, key)),), frozenset()
 
 
 def _history(value: Any) -> tuple[Message, ...]:

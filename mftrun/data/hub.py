@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mftrun.data.chunks import CHUNK_BYTES, RefusedChunk, table_chunk
-from mftrun.data.formats import READ_KEYS, RECOGNISED_KEYS, recogniser
+from mftrun.data.formats import listed, recogniser
 from mftrun.data.readers import first_line
 from mftrun.data.source import Chunk
 from mftrun.errors import DataError
 
-_PARSING = 1  # to be raised when the same rows become other samples
+_PARSING = 2  # to be raised when the same rows become other samples
+_ON_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?$|hf://|buckets/")
+_PATIENCE = 10.0  # seconds for the hub's first answer
 _STREAMED_ROWS = 256  # in a chunk: a stream does not tell how long its rows are
 _SAVED = ("state.json", "dataset_dict.json")
+
+
+class _Rows(NamedTuple):
+    """Rows of a dataset, and its columns that are left out of them."""
+
+    table: Any
+    unread: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,10 @@ class HubDataset:
         revision: Branch, tag or commit on the hub.
         streaming: Read it from the network as it is used, without keeping it on disk.
         format: A name of `FORMATS` that all samples are in; None recognises the format of each.
+        columns: The names that records have for keys of formats, by these keys.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or it reads no such key.
     """
 
     name: str
@@ -43,9 +54,10 @@ class HubDataset:
     revision: str | None = None
     streaming: bool = False
     format: str | None = None
+    columns: Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        recogniser(self.format)
+        recogniser(self.format, self.columns)
 
     @property
     def location(self) -> str:
@@ -55,16 +67,16 @@ class HubDataset:
     def size(self) -> int:
         """Rows; 0 if a stream does not tell."""
         if not self.streaming:
-            return len(self._rows)
-        split = (self._rows.info.splits or {}).get(self.split)
+            return len(self._rows.table)
+        split = (self._rows.table.info.splits or {}).get(self.split)
         return (split.num_examples or 0) if split else 0
 
     def chunks(self) -> Iterator[Chunk]:
         """Reads batches of rows."""
-        form, first = recogniser(self.format), 1
-        rows = self._rows
+        form, first = recogniser(self.format, self.columns), 1
+        rows, unread = self._rows
         for batch in self._batches(rows):
-            yield table_chunk(self.location, first, batch, batch.num_rows, form)
+            yield table_chunk(self.location, first, batch, batch.num_rows, form, unread)
             first += batch.num_rows
         if first == 1:
             yield RefusedChunk(DataError(self.location, 0, "the dataset is empty"))
@@ -75,12 +87,13 @@ class HubDataset:
         That is the size and modification time of a folder's files, the fingerprint that ``datasets`` gives
         what it has downloaded, or the commit that is streamed.
         """
-        settings = {"format": self.format, "parsing": _PARSING, "dataset": self.location}
+        settings = {"format": self.format, "columns": listed(self.columns), "parsing": _PARSING}
+        settings["dataset"] = self.location
         if (folder := self._folder) is not None:
             return settings | _state(folder)
         if self.streaming:
             return settings | {"commit": self._commit()}
-        return settings | {"content": self._rows._fingerprint}
+        return settings | {"content": self._rows.table._fingerprint}
 
     @property
     def _folder(self) -> Path | None:
@@ -88,21 +101,24 @@ class HubDataset:
         return folder if folder.is_dir() else None
 
     @cached_property
-    def _rows(self) -> Any:
+    def _rows(self) -> _Rows:
         try:
             rows = self._load()
-            known = [column for column in rows.column_names or () if column in READ_KEYS]
+            names = list(rows.column_names or ())
         except DataError:
             raise
         except Exception as error:  # the library, its readers and the network raise dozens of kinds
             raise DataError(self.location, 0, self._why(error)) from error
-        is_known = not RECOGNISED_KEYS.isdisjoint(known)
-        return (rows.select_columns(known) if is_known else rows).with_format("arrow")
+        read = recogniser(self.format, self.columns).columns(names)
+        unread = frozenset(names).difference(read)
+        return _Rows((rows.select_columns(read) if unread else rows).with_format("arrow"), unread)
 
     def _load(self) -> Any:
         import datasets
 
         folder = self._folder
+        if folder is None:
+            self._refuse_unreachable()
         if folder is None or not any((folder / name).is_file() for name in _SAVED):
             name = self.name if folder is None else str(folder)
             return datasets.load_dataset(
@@ -114,6 +130,29 @@ class HubDataset:
                 raise DataError(self.location, 0, f"no such split; the dataset has {', '.join(saved)}")
             saved = saved[self.split]
         return saved.to_iterable_dataset() if self.streaming else saved
+
+    def _refuse_unreachable(self) -> None:
+        """Fails at once where the library would try again and again, and name a folder that does not exist.
+
+        Raises:
+            DataError: The name is that of a folder, or the hub cannot be reached and nothing is kept of it.
+        """
+        import datasets
+        import huggingface_hub
+
+        missing = f"there is no folder {self.name} here"
+        if not _ON_HUB.match(self.name):
+            raise DataError(self.location, 0, missing)
+        kept = Path(datasets.config.HF_DATASETS_CACHE) / self.name.replace("/", "___")
+        if _is_offline() or kept.is_dir():
+            return
+        try:
+            huggingface_hub.HfApi().dataset_info(self.name, revision=self.revision, timeout=_PATIENCE)
+        except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.OfflineModeIsEnabled):
+            return  # the hub answers, or nobody shall ask it: `datasets` says well what is wrong
+        except Exception as error:  # as above
+            message = f"{missing}, and the hub cannot be reached ({first_line(error)})"
+            raise DataError(self.location, 0, message) from error
 
     def _batches(self, rows: Any) -> Iterator[Any]:
         size = _STREAMED_ROWS
@@ -127,6 +166,7 @@ class HubDataset:
     def _commit(self) -> str:
         import huggingface_hub
 
+        self._refuse_unreachable()
         try:
             found = huggingface_hub.HfApi().dataset_info(self.name, revision=self.revision)
         except Exception as error:  # as above

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
 from mftrun.data.chunks import CHUNK_BYTES, LinesChunk, RefusedChunk, table_chunk
-from mftrun.data.compression import DAMAGE, Unpack, describe, gzipped, opened, plain, zstandardized
-from mftrun.data.formats import READ_KEYS, RECOGNISED_KEYS, Recogniser
+from mftrun.data.compression import DAMAGE, Opened, Unpack, describe, gzipped, opened, plain, zstandardized
+from mftrun.data.formats import Recogniser
 from mftrun.data.json_values import NotJsonError, json_values
 from mftrun.data.source import Chunk
 from mftrun.errors import DataError
+
+_MARKS = MappingProxyType(  # the first is the longer one of two that begin alike
+    {
+        "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+        "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    }
+)
 
 
 class Reader(Protocol):
@@ -42,7 +51,7 @@ class JsonLines:
     def chunks(self, file: Path, recogniser: Recogniser) -> Iterator[Chunk]:
         """Reads blocks of whole lines."""
         number, is_blank, place = 1, True, 0
-        with opened(file, self.unpack) as (stream, raw):
+        with _text(file, self.unpack) as (stream, raw):
             while lines := self._lines(stream, file, number):
                 is_blank = is_blank and lines.isspace()
                 size, place = raw.tell() - place, raw.tell()
@@ -57,7 +66,8 @@ class JsonLines:
             # A line that spans blocks is read to its end, however long it is.
             return lines if not lines or lines.endswith(b"\n") else lines + stream.readline()
         except DAMAGE as error:
-            raise DataError(file, 0, f"{describe(error)} (after line {number - 1:,} or later)") from error
+            place = f" (after line {number - 1:,} or later)" if number > 1 else ""
+            raise DataError(file, 0, describe(error) + place) from error
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class JsonList:
     def chunks(self, file: Path, recogniser: Recogniser) -> Iterator[Chunk]:
         """Reads entries until they fill a block."""
         first, place = 1, 0
-        with opened(file, self.unpack) as (stream, raw):
+        with _text(file, self.unpack) as (stream, raw):
             for entries in _blocks(self._entries(stream, file), self.block):
                 size, place = raw.tell() - place, raw.tell()
                 yield LinesChunk(str(file), first, b"\n".join(entries), size, recogniser)
@@ -91,7 +101,8 @@ class JsonList:
         except NotJsonError as error:
             raise DataError(file, number + 1, f"{error}; nothing after it can be read") from None
         except DAMAGE as error:
-            raise DataError(file, 0, f"{describe(error)} (after entry {number:,})") from error
+            place = f" (after entry {number:,})" if number else ""
+            raise DataError(file, 0, describe(error) + place) from error
 
 
 @dataclass(frozen=True)
@@ -117,24 +128,27 @@ class Parquet:
         try:
             table = pq.ParquetFile(stream)
             size = file.stat().st_size
-            for batch in self._batches(table):
+            names = table.schema_arrow.names
+            read = recogniser.columns(names)
+            unread = frozenset(names).difference(read)
+            for batch in self._batches(table, read):
                 share = size * (rows + batch.num_rows) // table.metadata.num_rows
                 share -= size * rows // table.metadata.num_rows
-                yield table_chunk(str(file), rows + 1, pa.Table.from_batches([batch]), share, recogniser)
+                part = pa.Table.from_batches([batch])
+                yield table_chunk(str(file), rows + 1, part, share, recogniser, unread)
                 rows += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            message = f"is no Parquet file, or is damaged (after row {rows:,}): {first_line(error)}"
+            place = f" (after row {rows:,})" if rows else ""
+            message = f"is no Parquet file, or is damaged{place}: {first_line(error)}"
             raise DataError(file, 0, message) from error
         if rows == 0:
             yield RefusedChunk(DataError(file, 0, "the file is empty"))
 
-    def _batches(self, table: Any) -> Iterator[Any]:
-        columns = [name for name in table.schema_arrow.names if name in READ_KEYS]
-        is_known = not RECOGNISED_KEYS.isdisjoint(columns)
+    def _batches(self, table: Any, columns: list[str]) -> Iterator[Any]:
         for group in range(table.num_row_groups):
             metadata = table.metadata.row_group(group)
             rows = max(1, self.block * metadata.num_rows // max(1, metadata.total_byte_size))
-            yield from table.iter_batches(rows, [group], columns if is_known else None, use_threads=False)
+            yield from table.iter_batches(rows, [group], columns, use_threads=False)
 
 
 READERS: Mapping[str, Reader] = MappingProxyType(
@@ -159,6 +173,22 @@ def ending(file: Path) -> str | None:
 def first_line(error: BaseException) -> str:
     """What an exception of a library says, on one line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _text(file: Path, unpack: Unpack) -> Iterator[Opened]:
+    """Opens a file that should be UTF-8; refuses one that begins with the mark of another encoding."""
+    with opened(file, unpack) as found:
+        try:
+            start = found.stream.peek(4)[:4]  # type: ignore[attr-defined]
+        except DAMAGE as error:
+            raise DataError(file, 0, describe(error)) from error
+        for encoding, marks in _MARKS.items():
+            if start.startswith(marks):
+                raise DataError(
+                    file, 0, f"is {encoding}; convert it to UTF-8: iconv -f {encoding} -t UTF-8 FILE > NEW"
+                )
+        yield found
 
 
 def _blocks(entries: Iterator[bytes], block: int) -> Iterator[list[bytes]]:

@@ -9,6 +9,7 @@ from typing import Any
 from mftrun.text_table import text_table
 
 PERCENTILES = (50, 90, 99)
+_NAMES = 8  # of keys that are not read
 
 _HEADINGS = (
     *("task", "train", "valid", "tokens", "targets", "target share"),
@@ -47,6 +48,7 @@ class TaskReport:
         bad: Lines that are no sample, or that the template cannot render.
         bad_examples: The first few of them, as ``file:line: what is wrong``.
         formats: How many samples were written in which format.
+        unread: Keys that nothing reads, and how many samples have them.
         unused: Good samples left out by ``max_samples``.
         longest: Tokens of the longest sample, before any cut.
         percentiles: Tokens of a sample at each of `PERCENTILES`, before any cut.
@@ -58,6 +60,7 @@ class TaskReport:
     bad: int = 0
     bad_examples: list[str] = field(default_factory=list)
     formats: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     unused: int = 0
     longest: int = 0
     percentiles: dict[str, int] = field(default_factory=dict)
@@ -133,9 +136,18 @@ def _places(name: str, task: TaskReport) -> Iterator[str]:
     formats = ", ".join(f"{form} {count:,}" for form, count in task.formats.items())
     ranks = ", ".join(f"{rank}% {tokens:,}" for rank, tokens in task.percentiles.items())
     yield f"{name}: format {formats or '-'}; tokens of a sample: {ranks}, longest {task.longest:,}"
+    if task.unread:
+        yield f"  keys not read: {_most(task.unread)}"
     overlong = task.train.overlong + task.valid.overlong
     yield from _examples("bad lines", task.bad, task.bad_examples)
     yield from _examples("over-long samples", overlong, task.overlong_examples)
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    """The most frequent of some names, and how many more there are."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(ranked) - _NAMES:,} more" if len(ranked) > _NAMES else ""
+    return ", ".join(f"{name} {count:,}" for name, count in ranked[:_NAMES]) + more
 
 
 def _examples(title: str, count: int, examples: Sequence[str]) -> Iterator[str]:

@@ -69,12 +69,15 @@ class Sample:
         origin: Where it came from.
         tools: Descriptions of the functions the assistant may call, as the text of a JSON list; "" for none.
         format: The name of the format it was written in, for the report.
+        unread: Keys of its record that nothing reads, those inside of messages as ``messages.name``, for the
+            report.
     """
 
     messages: tuple[Message, ...]
     origin: Origin
     tools: str = ""
     format: str = ""
+    unread: frozenset[str] = frozenset()
 
 
 def problem(messages: Sequence[Message]) -> str | None:

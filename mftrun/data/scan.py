@@ -21,12 +21,14 @@ class Reading:
         bad: Entries that are no sample.
         errors: Of one chunk all its errors, of more the first few.
         formats: How many samples were written in each format.
+        unread: Keys that nothing reads, and how many samples have them.
     """
 
     counts: list[int] = field(default_factory=list)
     bad: int = 0
     errors: list[DataError] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
 
     @property
     def good(self) -> int:
@@ -44,6 +46,7 @@ class Reading:
         self.bad += other.bad
         self.errors = [*self.errors, *other.errors][:EXAMPLES]
         self.formats += other.formats
+        self.unread += other.unread
 
     def add_bad(self, error: DataError) -> None:
         """Adds an entry that is no sample."""
@@ -80,6 +83,7 @@ def _scanned(chunk: Chunk) -> tuple[Reading, int]:
         if isinstance(item, Sample):
             good += 1
             found.formats[item.format] += 1
+            found.unread.update(item.unread)
         else:
             found.add_bad(item)
     found.counts = [good]

@@ -145,6 +145,7 @@ def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
         bad=sum(meta.bad for meta in metas),
         bad_examples=[str(error) for meta in metas for error in meta.bad_examples][:EXAMPLES],
         formats=dict(sum((Counter(meta.formats) for meta in metas), Counter())),
+        unread=dict(sum((Counter(meta.unread) for meta in metas), Counter())),
         longest=max(meta.longest for meta in metas),
         overlong_examples=_overlong(pieces),
     )

@@ -153,9 +153,7 @@ def write_table(
                 "version": _VERSION,
                 "tasks": list(tasks),
                 "files": list(files),
-                "sources": [
-                    [str(file.path), file.path.stat().st_size, file.meta.content] for file in sources
-                ],
+                "sources": [_described(file) for file in sources],
                 "fingerprint": fingerprint,
                 "bytes": {name: _array_path(scratch, name).stat().st_size for name in COLUMNS},
             }

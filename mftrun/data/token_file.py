@@ -35,6 +35,7 @@ class TokenMeta:
         template: Fingerprint of the template.
         files: Origin files.
         formats: How many samples were written in each format.
+        unread: Keys of the source that nothing reads, and how many samples have them.
         good: Samples in the file.
         bad: Entries of the source that are not in the file, as they are no samples or could not be rendered.
         unrendered: Those of them that the template could not render.
@@ -50,6 +51,7 @@ class TokenMeta:
     template: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[str] = ()
     formats: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
     good: int = 0
     bad: int = 0
     unrendered: int = 0
@@ -284,7 +286,10 @@ class TokenWriter:
             **self._about,
         )
         examples = [[error.path, error.line, error.message] for error in meta.bad_examples]
-        plain = {"template": dict(meta.template), "formats": dict(meta.formats), "bad_examples": examples}
+        plain: dict[str, Any] = {
+            name: dict(getattr(meta, name)) for name in ("template", "formats", "unread")
+        }
+        plain["bad_examples"] = examples
         return {"version": _VERSION, **_fields(meta), **plain}
 
 

@@ -157,6 +157,7 @@ class _Work:
                 encoded.append(item)
                 rendered.append(sample)
                 reading.formats[sample.format] += 1
+                reading.unread.update(sample.unread)
         unrendered = len(samples) - len(encoded)
         origins = [sample.origin for sample in rendered]
         return _Part(block(encoded, origins), reading, unrendered, piece.chunk.size)
@@ -203,6 +204,7 @@ class _Found:
         writer.finish(
             **identity._asdict(),
             formats=dict(self.reading.formats),
+            unread=dict(self.reading.unread),
             bad=self.reading.bad,
             unrendered=self.unrendered,
             unused=self.reading.good - self.encoded - self.unrendered,

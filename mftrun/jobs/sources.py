@@ -30,12 +30,12 @@ def _train(task: TaskConfig, name: str, config: RunConfig) -> Source:
         return source
     if task.dataset is not None:
         return _dataset(task, task.dataset, task.split or "train", config)
-    return Files(str(task.path), task.format)
+    return Files(str(task.path), task.format, task.columns)
 
 
 def _valid(task: TaskConfig, config: RunConfig) -> Source | None:
     if task.valid_path is not None:
-        return Files(task.valid_path, task.format)
+        return Files(task.valid_path, task.format, task.columns)
     if task.dataset is not None and task.valid_split is not None:
         return _dataset(task, task.dataset, task.valid_split, config)
     return None
@@ -44,4 +44,4 @@ def _valid(task: TaskConfig, config: RunConfig) -> Source | None:
 def _dataset(task: TaskConfig, dataset: str, split: str, config: RunConfig) -> HubDataset:
     # What is trained on in shards need not fit on the disk.
     streaming = config.data.shard_samples is not None
-    return HubDataset(dataset, task.subset, split, task.revision, streaming, task.format)
+    return HubDataset(dataset, task.subset, split, task.revision, streaming, task.format, task.columns)

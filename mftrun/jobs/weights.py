@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,6 +11,7 @@ from mftrun.files import whole_folder
 from mftrun.jobs.preparation import build_group
 from mftrun.models.adapters import parameter_counts
 from mftrun.models.heads import head_for
+from mftrun.models.parts import causal_lm_of
 from mftrun.models.recompute import recompute_activations
 from mftrun.models.verify import check_length, verify_against_logits, verify_packing
 from mftrun.models.with_nll import ModelWithNll
@@ -55,8 +56,11 @@ def load_model(
     choice = head_for(model, source.head, torch.bfloat16 if half else dtype)
     check_length(model, config.data.max_length)
     verify_against_logits(model, choice.head)
-    if build_group(config, "rows").shares_rows:
+    rows = build_group(config, "rows")
+    if rows.shares_rows:
         verify_packing(model)
+    if rows.layout.joins_rows and config.train.micro_batch_size > 1:
+        _warn_of_masks(model, config.train.micro_batch_size)
     counts = parameter_counts(model)
     log.info(
         "%s: %s of %s parameters are trained",
@@ -66,6 +70,18 @@ def load_model(
     )
     log.info("output head: %s", choice.reason)
     return ModelWithNll(model, choice.head)
+
+
+def _warn_of_masks(model: Any, micro_batch_size: int) -> None:
+    """Only attention that is told where segments begin passes over the rest of a joined row."""
+    attention = str(causal_lm_of(model).config._attn_implementation)
+    if "flash" not in attention:
+        log.warning(
+            "rows of a micro-batch are joined, and %s attention takes time with the square of their length: "
+            "train.micro_batch_size=1 instead of %d, or rows=packing, is faster here",
+            attention,
+            micro_batch_size,
+        )
 
 
 def _keep_base(base: PreTrainedModel, layout: RunLayout) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mftrun.data.fields import BadSampleError
-from mftrun.data.formats import FORMATS, READ_KEYS, recogniser
+from mftrun.data.formats import FORMATS, READ_KEYS, Pair, recogniser
 from mftrun.data.sample import ASSISTANT, DOCUMENT, SYSTEM, TOOL, USER, Message, ToolCall, problem
 from mftrun.errors import ConfigError
 
@@ -69,8 +69,9 @@ def test_every_format_has_an_example_here():
 def test_each_format_is_recognised_and_read(name):
     record = RECORDS[name] | {"id": 7, "source": "x"}
     wanted = (Message(DOCUMENT, "d"),) if name == "text" else TURNS
-    assert ANY.parse(record) == (wanted, "", name)
-    assert recogniser(name).parse(record) == (wanted, "", name)
+    assert ANY.parse(record) == (wanted, "", name, {"id", "source"})
+    assert recogniser(name).parse(record) == (wanted, "", name, {"id", "source"})
+    assert ANY.parse(RECORDS[name] | {"id": None}).unread == frozenset()
     assert problem(wanted) is None
 
 
@@ -91,6 +92,8 @@ def test_a_field_of_a_pair_of_the_wrong_type_is_named(name, value, said):
     for key in FORMATS[name].keys:
         if (name, key, value) == ("alpaca", "input", None):
             continue  # no input
+        if isinstance(value, list) and isinstance(FORMATS[name], Pair):
+            continue  # of messages
         assert f"'{key}' is {said}, not text" in refused(RECORDS[name] | {key: value})
         assert f"'{key}' is {said}, not text" in refused(RECORDS[name] | {key: value}, name)
 
@@ -474,6 +477,145 @@ def test_tools_become_the_text_of_a_json_list(name):
 )
 def test_bad_tools(values, said):
     assert refused(RECORDS["messages"] | values).startswith(said)
+
+
+# Keys of both styles
+
+
+HUMAN_ASKS = [{"from": "human", "value": "q"}, {"role": "user", "content": "q"}]
+GPT_SAYS = [{"from": "gpt", "value": "a"}, {"role": "bot", "content": "a"}]
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("question", HUMAN_ASKS)
+@pytest.mark.parametrize("answer", GPT_SAYS)
+def test_messages_may_have_the_keys_of_either_style(name, question, answer):
+    assert ANY.parse({name: [question, answer]}) == (TURNS, "", name, frozenset())
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (
+            {"role": "user", "value": "q"},
+            "message 1 has both 'role' and 'value'; write 'role' and 'content', or",
+        ),
+        ({"from": "human", "value": "q", "role": "user"}, "message 1 has both "),
+        ({"role": "user", "content": "q", "from": "human"}, "message 1 has both "),
+        ({"content": "q"}, "message 1 has no 'role'"),
+        ({"value": "q"}, "message 1 has no 'from'"),
+    ],
+)
+def test_messages_that_mix_both_styles_are_refused(name, item, said):
+    assert refused({name: [item, GPT_SAYS[0]]}).startswith(said)
+
+
+def test_null_keys_of_the_other_style_are_absent():
+    items = [HUMAN_ASKS[0] | {"role": None, "content": None}, GPT_SAYS[1] | {"value": None}]
+    assert ANY.parse({"messages": items}) == (TURNS, "", "messages", frozenset())
+
+
+def test_calls_are_kept_once():
+    call = {"name": "f", "arguments": "{}"}
+    item = {"role": "function_call", "content": json.dumps(call), "tool_calls": [call]}
+    assert refused({"messages": [item]}) == "message 1 has calls beside its role 'function_call'; keep one"
+
+
+# Lists of messages in pairs
+
+
+PROMPT = [{"role": "user", "content": "q"}]
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if isinstance(FORMATS[name], Pair)])
+@pytest.mark.parametrize("answer", ["a", [GPT_SAYS[0]], [GPT_SAYS[1]]])
+def test_a_question_and_its_answer_may_be_messages(name, answer):
+    question, reply = FORMATS[name].keys
+    assert ANY.parse({question: PROMPT, reply: answer}) == (TURNS, "", name, frozenset())
+    assert ANY.parse({question: "q", reply: answer}).messages == TURNS
+
+
+def test_what_the_prompt_says_is_not_trained_unless_it_has_a_weight():
+    said = [*PROMPT, {"role": "assistant", "content": "x"}, *PROMPT]
+    said += [{"role": "assistant", "content": "x", "weight": None, "train": None}, *PROMPT]
+    said += [{"role": "assistant", "content": "y", "weight": 2}, *PROMPT]
+    said += [{"role": "assistant", "content": "z", "train": True}, *PROMPT]
+    found = ANY.parse({"prompt": said, "completion": "a"}).messages
+    assert [message.weight for message in found if message.role == ASSISTANT] == [0.0, 0.0, 2.0, 1.0, 1.0]
+
+
+def test_tools_beside_a_prompt_of_messages_are_read_and_beside_a_text_counted():
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert json.loads(ANY.parse({"prompt": PROMPT, "completion": "a", "tools": tools}).tools) == tools
+    assert ANY.parse({"prompt": "q", "completion": "a", "tools": "hammer"}) == (
+        TURNS,
+        "",
+        "prompt/completion",
+        {"tools"},
+    )
+
+
+def test_places_in_a_prompt_are_named():
+    said = refused({"prompt": [*PROMPT, {"role": "critic", "content": "x"}], "completion": "a"})
+    assert said.startswith("message 2 of 'prompt' has the unknown role 'critic'")
+    assert refused({"prompt": PROMPT, "response": 3}) == "'response' is a number, not text"
+
+
+# Keys that nothing reads
+
+
+def test_keys_that_nothing_reads_are_told():
+    assert ANY.parse({"question": "q", "answer": "a", "context": "c", "id": None}).unread == {"context"}
+    assert ANY.parse(RECORDS["messages"] | {"prompt": "p"}).unread == {"prompt"}
+    turns = [HUMAN_ASKS[1] | {"name": "Ann", "id": None}, GPT_SAYS[1] | {"rating": 3, "weight": 1}]
+    assert ANY.parse({"messages": turns}).unread == {"messages.name", "messages.rating"}
+    assert ANY.parse({"prompt": [turns[0]], "response": "a"}).unread == {"prompt.name"}
+
+
+@pytest.mark.parametrize("key", ["wieght", "weigth", "weights", "Weight", "trian", "Train", "tran"])
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_a_mistyped_weight_is_refused(name, key):
+    meant = "train" if key.lower().startswith("t") else "weight"
+    assert refused(changed_turn(name, 1, {key: 0.5})) == (
+        f"message 2 has {key!r}, which nothing reads; is {meant!r} meant?"
+    )
+    assert ANY.parse(changed_turn(name, 1, {key: None})).messages == TURNS
+
+
+# Columns
+
+
+def test_columns_may_have_other_names():
+    form = recogniser(None, {"prompt": "question_text", "response": "best_answer"})
+    record = {"question_text": "q", "best_answer": "a", "id": 1}
+    assert form.parse(record) == (TURNS, "", "prompt/response", {"id"})
+    assert form.parse(record | {"prompt": "x"}) == (TURNS, "", "prompt/response", {"id", "prompt"})
+    swapped = recogniser("prompt/response", {"prompt": "response", "response": "prompt"})
+    assert swapped.parse({"prompt": "a", "response": "q"}) == (TURNS, "", "prompt/response", frozenset())
+    assert pickle.loads(pickle.dumps(form)) == form
+    assert recogniser(None, {}) == ANY
+
+
+def test_a_record_without_a_named_column_is_refused():
+    with pytest.raises(BadSampleError) as caught:
+        recogniser(None, {"prompt": "ask"}).parse({"prompt": "q", "answer": "a"})
+    said = "no 'ask', which data.tasks.NAME.columns.prompt names; the keys are: 'prompt', 'answer'"
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "said"),
+    [
+        (None, {"promt": "x"}, r"columns\.promt: no format reads a key 'promt'; did you mean prompt\?"),
+        ("prompt/answer", {"prompts": "x"}, "prompt/answer reads no key 'prompts'; did you mean prompt"),
+        ("prompt/answer", {"question": "x"}, "prompt/answer reads no key 'question'"),
+        (None, {"prompt": "x", "answer": "x"}, r"columns\.answer: 'x' stands for 'prompt' already"),
+    ],
+)
+def test_columns_that_nothing_reads_are_refused(form, columns, said):
+    with pytest.raises(ConfigError, match=said):
+        recogniser(form, columns)
 
 
 KEYS = sorted({*READ_KEYS, "role", "content", "from", "value", "train", "weight", "tool_calls", "type"})

@@ -4,6 +4,7 @@ import json
 import pickle
 
 import datasets
+import huggingface_hub
 import pytest
 
 from mftrun.data.hub import HubDataset
@@ -186,3 +187,49 @@ def test_rows_are_read_in_batches_that_fit_memory(tmp_path):
 def test_home_folder_is_expanded(saved, monkeypatch):
     monkeypatch.setenv("HOME", str(saved.parent))
     assert HubDataset("~/saved").size() == 40
+
+
+def test_columns_that_are_not_read_are_named_and_may_be_renamed(folder, tmp_path):
+    assert {item.unread for item in read(HubDataset(str(folder)))} == {frozenset({"id"})}
+    datasets.Dataset.from_list([{"q": "x", "reply": "y", "id": 1}]).save_to_disk(tmp_path / "other")
+    columns = {"question": "q", "answer": "reply"}
+    source = HubDataset(str(tmp_path / "other"), columns=columns)
+    (sample,) = read(source)
+    assert ([message.content for message in sample.messages], sample.unread) == (["x", "y"], {"id"})
+    assert source.fingerprint() != HubDataset(str(tmp_path / "other")).fingerprint()
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """A network that is not there, asked once at most, and a library that must not be asked at all."""
+
+    def refused(*_, **__):
+        raise OSError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refused)
+    monkeypatch.setattr(datasets, "load_dataset", None)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_without_a_connection_a_dataset_that_is_not_kept_fails_at_once(unreachable, streaming):
+    source = HubDataset("m/nosuch", streaming=streaming)
+    for act in (source.size, source.fingerprint):
+        with pytest.raises(DataError) as caught:
+            act()
+        assert str(caught.value) == (
+            "m/nosuch[train]: there is no folder m/nosuch here, and the hub cannot be reached "
+            "([Errno -2] Name or service not known)"
+        )
+
+
+def test_without_a_connection_a_dataset_that_is_kept_is_read(unreachable, monkeypatch, tmp_path):
+    (tmp_path / "cache" / "m___kept").mkdir(parents=True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows(3)))
+    assert HubDataset("m/kept").size() == 3
+
+
+@pytest.mark.parametrize("name", ["/m/nosuch", "./nosuch", "a/b/c", "~/nosuch"])
+def test_a_name_that_can_only_be_a_folder(unreachable, name):
+    with pytest.raises(DataError, match=rf"\[train\]: there is no folder {name} here$"):
+        HubDataset(name).size()

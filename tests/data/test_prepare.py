@@ -658,3 +658,23 @@ def test_real_tasks(run):
     assert set(used) == {path.name for path in REAL.iterdir()}
     for name, task in report.tasks.items():
         assert used[name] + task.train.without_target + task.valid.without_target == 100
+
+
+def test_keys_that_nothing_reads_are_counted_and_told(run, tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [
+        {"question": f"q {n}", "answer": "a", "id": n} | dict.fromkeys("bcdefghij", n) for n in range(20)
+    ]
+    lines[0]["context"] = "c"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = run(
+        {
+            "a": TaskSources(Files(str(path)), Files(str(shutil.copy(path, tmp_path / "b.jsonl")))),
+            "b": Listed(pairs(9)),
+        }
+    )
+    assert report.tasks["a"].unread == dict.fromkeys("bcdefghij", 40) | {"id": 40, "context": 2}
+    told = ", ".join(f"{key} 40" for key in "bcdefghi")
+    assert f"  keys not read: {told} and 3 more" in report.places().split("\n")
+    assert report.places().count("keys not read") == 1
+    assert DataReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report

@@ -153,7 +153,28 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, name, kind, share):
     whole = PACK[kind]("\n".join(lines).encode())
     path = tmp_path / f"{name}{kind}"
     path.write_bytes(whole[: max(3, int(share * len(whole)))])
-    with pytest.raises(DataError, match=r"is damaged or cut short: .* \(after (line|entry) [\d,]+"):
+    with pytest.raises(DataError, match="is damaged or cut short: ") as caught:
+        list(read(Files(str(path))))
+    assert "(after" not in str(caught.value)  # less than a block: nothing has been read
+
+
+@pytest.mark.parametrize(("reader", "unit"), [(JsonLines, "line"), (JsonList, "entry")])
+def test_of_a_damaged_file_the_place_is_told_as_far_as_it_is_known(tmp_path, reader, unit):
+    path = tmp_path / "a.gz"
+    lines = [json.dumps(document(number) | {"noise": noise(number)}) for number in range(5000)]
+    path.write_bytes(gzip.compress("\n".join(lines).encode())[:-100])
+    with pytest.raises(DataError, match=rf"is damaged or cut short: .* \(after {unit} [\d,]{{3,}}"):
+        list(reader(gzipped, 256).chunks(path, AnyFormat()))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.json.zst"])
+@pytest.mark.parametrize("encoding", ["UTF-16", "UTF-32"])
+@pytest.mark.parametrize("order", ["LE", "BE"])
+def test_a_file_in_another_encoding_is_named(tmp_path, name, encoding, order):
+    path = tmp_path / name
+    text = "\ufeff" + json.dumps(document(1)) + "\n"
+    path.write_bytes(PACK[path.suffix if path.suffix in PACK else ""](text.encode(f"{encoding}-{order}")))
+    with pytest.raises(DataError, match=f"is {encoding}; convert it to UTF-8: iconv -f {encoding} -t UTF-8"):
         list(read(Files(str(path))))
 
 
@@ -248,7 +269,7 @@ def test_bad_entries_of_a_list_are_yielded_with_their_number(tmp_path):
         (b'[{"text": "a\0"}]', 1, "not JSON: Invalid control character at"),
         (b"[" * 200_000, 1, "not JSON: maximum recursion"),
         (b"[" + b"1" * 5000 + b"]", 1, "not JSON: Exceeds the limit"),
-        (b"\xff\xfe[\0", 1, "not UTF-8"),
+        (b"\xff[", 1, "not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("block", [1, 1 << 20])
@@ -276,6 +297,9 @@ def _watched(sizes):
     class Watched:
         def __init__(self, raw):
             self._raw = raw
+
+        def peek(self, size):
+            return self._raw.peek(size)
 
         def read(self, size):
             sizes.append(size)
@@ -376,5 +400,25 @@ def test_a_damaged_table_is_refused(tmp_path, damage):
     content = bytearray(path.read_bytes())
     content[200:2000] = b"\xff" * 1800
     path.write_bytes({"cut": content[:-100], "other": b"PK" * 99, "middle": bytes(content)}[damage])
-    with pytest.raises(DataError, match=r"is no Parquet file, or is damaged \(after row 0\)"):
+    with pytest.raises(DataError, match=r"is no Parquet file, or is damaged: "):
         list(read(Files(str(path))))
+
+
+def test_columns_that_are_not_read_are_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"], "id": [1], "text": ["t"]}), path)
+    (sample,), (chunk,) = items_of(Parquet(), path)
+    assert sample.unread == {"id", "text"}
+    assert chunk.unread == {"id"}
+
+
+def test_columns_of_a_table_may_be_renamed(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question_text": ["p"], "prompt": [3], "reply": ["a"], "id": [1]}), path)
+    (sample,) = read(Files(str(path), columns={"prompt": "question_text", "answer": "reply"}))
+    assert [message.content for message in sample.messages] == ["p", "a"]
+    assert sample.unread == {"id", "prompt"}
+    (error,) = read(Files(str(path), columns={"prompt": "question", "answer": "reply"}))
+    assert "no 'question', which data.tasks.NAME.columns.prompt names; the keys are: 'question_text'" in str(
+        error
+    )

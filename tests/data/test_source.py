@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,8 @@ from mftrun.data.files import Files
 from mftrun.data.sample import Message, Sample
 from mftrun.data.source import Source, read
 from mftrun.errors import ConfigError, DataError
+from mftrun.jobs.sources import task_sources
+from mftrun.schema import TaskConfig
 
 LINE = {"chat_rounds": [{"role": "human", "content": "q"}, {"role": "bot", "content": "a"}]}
 
@@ -174,3 +177,36 @@ def test_a_link_to_nothing_is_refused(write_jsonl, tmp_path):
     (tmp_path / "task" / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
     with pytest.raises(DataError, match=r"b\.jsonl: a link to nothing"):
         Files(str(tmp_path / "task")).files()
+
+
+def test_columns_are_part_of_the_fingerprint(write_jsonl):
+    path = str(write_jsonl("t/a.jsonl", [{"q": "x", "answer": "y", "id": 1}]))
+    source = Files(path, columns={"question": "q"})
+    (sample,) = read(source)
+    assert sample.messages == (Message("user", "x"), Message("assistant", "y"))
+    assert sample.unread == {"id"}
+    assert (
+        source.fingerprint() != Files(path).fingerprint() != Files(path, columns={"query": "q"}).fingerprint()
+    )
+    assert Files(path, columns={}).fingerprint() == Files(path).fingerprint()
+    assert {type(value) for value in source.fingerprint().values()} <= {str, int, type(None)}
+    with pytest.raises(ConfigError, match="did you mean question"):
+        Files(path, columns={"questions": "q"})
+
+
+def test_columns_of_a_task_reach_its_sources(write_jsonl):
+    path = str(write_jsonl("t/a.jsonl", [{"q": "x", "answer": "y"}]))
+    task = TaskConfig(path=path, valid_path=path, columns={"question": "q"})
+    config = SimpleNamespace(
+        data=SimpleNamespace(tasks={"t": task}, paths=[], fallback={}, tokenized=None, shard_samples=None)
+    )
+    sources = task_sources(config)["t"]
+    assert [len(list(read(source))) for source in (sources.train, sources.valid)] == [1, 1]
+    assert [source.columns for source in (sources.train, sources.valid)] == [{"question": "q"}] * 2
+    task = TaskConfig(dataset="x/y", valid_split="v", columns={"question": "q"})
+    config.data.tasks["t"] = task
+    sources = task_sources(config)["t"]
+    assert [source.columns for source in (sources.train, sources.valid)] == [{"question": "q"}] * 2
+    config.data.tasks["t"] = TaskConfig(source={"_target_": "x"}, columns={"question": "q"})
+    with pytest.raises(ConfigError, match=r"data\.tasks\.t\.columns: does not act on data\.tasks\.t\.source"):
+        task_sources(config)

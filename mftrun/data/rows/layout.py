@@ -13,6 +13,11 @@ from mftrun.data.mixture import Int64Array
 class Layout(Protocol):
     """Gives every row of a micro-batch its place. `lengths` int64[rows] are their tokens."""
 
+    @property
+    def joins_rows(self) -> bool:
+        """Whether the rows of a micro-batch become one, which costs attention with a mask their square."""
+        ...
+
     def shape(self, lengths: Int64Array) -> tuple[int, int]:
         """Return rows and columns of the tensors; 0 x 0 for no rows."""
         ...
@@ -26,6 +31,11 @@ class Layout(Protocol):
 class Padded:
     """Every row is a row of the tensor, padded to the longest of them."""
 
+    @property
+    def joins_rows(self) -> bool:
+        """False."""
+        return False
+
     def shape(self, lengths: Int64Array) -> tuple[int, int]:
         """Return (rows, longest row)."""
         return len(lengths), int(lengths.max(initial=0))
@@ -38,6 +48,11 @@ class Padded:
 @dataclass(frozen=True)
 class Joined:
     """All rows one after the other in a single row of the tensor, without any padding."""
+
+    @property
+    def joins_rows(self) -> bool:
+        """True."""
+        return True
 
     def shape(self, lengths: Int64Array) -> tuple[int, int]:
         """Return (1, tokens of all rows)."""
