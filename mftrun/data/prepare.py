@@ -19,7 +19,7 @@ from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
 from mftrun.errors import DataError, MftrunError
 from mftrun.files import whole_folder, write_json
-from mftrun.nested import flatten
+from mftrun.nested import changed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 
 _FORMAT = 3
-_ABSENT = "absent"
 _log = logging.getLogger(__name__)
 
 
@@ -117,7 +116,7 @@ def _warn_of_changes(
     seed: int,
 ) -> None:
     try:
-        changes = _differences(stored["origin"], _origin(supply, settings, template, seed))
+        changes = listed_changes(stored["origin"], _origin(supply, settings, template, seed))
     except MftrunError as error:
         changes = f"  {error}"
     if changes:
@@ -125,7 +124,7 @@ def _warn_of_changes(
 
 
 def _refuse_changes(directory: Path, stored: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-    changes = _differences(stored["origin"], origin)
+    changes = listed_changes(stored["origin"], origin)
     if changes:
         _refuse_remake(directory, changes)
 
@@ -162,7 +161,7 @@ def _write_report(path: Path, value: Mapping[str, Any]) -> None:
         raise DataError(path, 0, f"cannot be written: {error.strerror}") from error
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = dict(flatten(old)), dict(flatten(new))
-    keys = [key for key in {**before, **after} if before.get(key, _ABSENT) != after.get(key, _ABSENT)]
-    return "\n".join(f"  {key}: {before.get(key, _ABSENT)} → {after.get(key, _ABSENT)}" for key in keys)
+def listed_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """A line for each key whose values differ; "" where none do."""
+    pairs = changed(old, new).items()
+    return "\n".join(f"  {key}: {before} → {after}" for key, (before, after) in pairs)

@@ -117,10 +117,10 @@ class FromSources:
         """The model's own, or one trained on the tasks, which the cache keeps."""
         recipe, control = self._model.tokenizer_recipe, self._template.required_tokens
         if recipe is None:
-            return _templated(self._model.tokenizer(self._texts, control), self._template)
+            return templated(self._model.tokenizer(self._texts, control), self._template)
         sources = [fingerprint(task.train) for task in self._tasks.values()]
         key = {"kind": "tokenizer", "recipe": dict(recipe), "control": list(control), "sources": sources}
-        return _templated(load_saved(self._cache.get_or_make(key, self._train_tokenizer)), self._template)
+        return templated(load_saved(self._cache.get_or_make(key, self._train_tokenizer)), self._template)
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[TaskTokens]:
         """Tokens from the cache; what is not there is scanned, all of it, then tokenized."""
@@ -191,9 +191,7 @@ class FromSources:
 
     def _texts(self) -> Iterator[str]:
         for task in self._tasks.values():
-            samples = (item for item in read(task.train) if isinstance(item, Sample))
-            for sample in islice(samples, _TEXT_SAMPLES):
-                yield from (message.content[:_TEXT_CHARACTERS] for message in sample.messages)
+            yield from first_texts(task.train)
 
 
 class FromFolder:
@@ -222,8 +220,8 @@ class FromFolder:
         """The model's own, or the one that was trained on the tasks."""
         if self._model.tokenizer_recipe is None:
             own = self._model.tokenizer(lambda: iter(()), self._template.required_tokens)
-            return _templated(own, self._template)
-        return _templated(load_saved(self._folder / TOKENIZER), self._template)
+            return templated(own, self._template)
+        return templated(load_saved(self._folder / TOKENIZER), self._template)
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[TaskTokens]:
         """The folder's token files."""
@@ -288,6 +286,18 @@ def refuse_shared(name: str, task: TaskSources) -> None:
         )
 
 
+def first_texts(source: Source, most: int = _TEXT_SAMPLES) -> Iterator[str]:
+    """What a tokenizer is trained on: the texts of the first samples of a source.
+
+    Args:
+        source: The source.
+        most: Of how many samples, at most.
+    """
+    samples = (item for item in read(source) if isinstance(item, Sample))
+    for sample in islice(samples, min(most, _TEXT_SAMPLES)):
+        yield from (message.content[:_TEXT_CHARACTERS] for message in sample.messages)
+
+
 def _fingerprint(task: TaskSources) -> dict[str, Any]:
     valid = None if task.valid is None else fingerprint(task.valid)
     return {"train": fingerprint(task.train), "valid": valid, "max_samples": task.max_samples}
@@ -302,7 +312,8 @@ def _bad_lines(task: str, file: TokenFile) -> BadLines:
     return BadLines(task, file.meta.bad, file.meta.bad_examples)
 
 
-def _templated(tokenizer: PreTrainedTokenizerFast, template: Template) -> PreTrainedTokenizerFast:
+def templated(tokenizer: PreTrainedTokenizerFast, template: Template) -> PreTrainedTokenizerFast:
+    """The tokenizer, with the template's own chat template where it has one."""
     own = template.chat_template()
     if own is not None:
         tokenizer.chat_template = own

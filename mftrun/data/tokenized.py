@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mftrun.errors import ConfigError, DataError
 from mftrun.files import whole_folder, write_json
-from mftrun.nested import flatten
+from mftrun.nested import changed
 
 if TYPE_CHECKING:
     from mftrun.data.selection import TaskTokens
@@ -128,10 +128,9 @@ def _refuse_other(manifest: Mapping[str, Any], folder: Path, train_with: Fingerp
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    there, here = dict(flatten(old)), dict(flatten(json.loads(json.dumps(new))))
-    changed = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    shown = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed[:_SHOWN])
-    return shown + (f" and {len(changed) - _SHOWN} more values" if len(changed) > _SHOWN else "")
+    pairs = list(changed(old, json.loads(json.dumps(new))).items())
+    shown = "; ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in pairs[:_SHOWN])
+    return shown + (f" and {len(pairs) - _SHOWN} more values" if len(pairs) > _SHOWN else "")
 
 
 def _copied(number: int, task: TaskTokens, scratch: Path) -> dict[str, Any]:

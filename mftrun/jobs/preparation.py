@@ -94,16 +94,6 @@ def _check_rates(lowest: float, peak: float) -> None:
         raise ConfigError("scheduler.min_lr", f"{lowest} is above optimizer.lr={peak}")
 
 
-def prepare_data(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataReport:
-    """Makes the data that a run starts with; see `prepare_tables`, and `ShardedData` for data in shards."""
-    if config.data.shard_samples is not None:
-        from mftrun.jobs.streaming import ShardedData
-
-        assert not resuming, "a stream is resumed from a checkpoint"
-        return ShardedData(config, run_dir).prepare(None)
-    return prepare_tables(config, run_dir, resuming=resuming)
-
-
 def prepare_tables(config: RunConfig, run_dir: Path, *, resuming: bool) -> DataReport:
     """Makes the run's tables and tokenizer in its folder; tokens come from the cache where they can.
 

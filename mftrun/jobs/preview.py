@@ -63,12 +63,13 @@ class PreviewJob:
             MftrunError: Anything that the user can put right.
         """
         from mftrun.jobs.layout import RunLayout
-        from mftrun.jobs.preparation import build_group, prepare_data
+        from mftrun.jobs.preparation import build_group
+        from mftrun.jobs.run_data import run_data
         from mftrun.schema import RunConfig, task_configs
 
         typed, layout = RunConfig.from_dict(config), RunLayout(run_dir)
         sampler = build_group(typed, "sampler", tasks=list(task_configs(typed.data)))
-        report = prepare_data(typed, run_dir, resuming=False)
+        report = run_data(typed, run_dir).prepare(checkpoint=None)
         table, _ = open_tables(layout.data)
         for text in self._samples(table, load_saved(layout.tokenizer)):
             print(text)

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,8 @@ from mftrun.data.epochs import Epochs
 from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.plan import EpochPlan
 from mftrun.data.policies import ON_BAD, BadLines
-from mftrun.data.prepare import REPORT, read_report, save_tokenizer
+from mftrun.data.prepare import REPORT, listed_changes, read_report, save_tokenizer
 from mftrun.data.report import DataReport
-from mftrun.data.sample import Sample
 from mftrun.data.selection import TRAIN_TABLE, VALID_TABLE, Rules, TaskTokens, write_tables
 from mftrun.data.settings import TaskSources
 from mftrun.data.shards.folder import ShardFolder, Start
@@ -30,9 +28,9 @@ from mftrun.data.shards.maker import Recipe, ShardMaker, ShardTask
 from mftrun.data.shards.opened import Shards
 from mftrun.data.shards.stream import Position, Taken, TaskStream
 from mftrun.data.shards.validation import held_out, write_valid
-from mftrun.data.source import read
+from mftrun.data.source import fingerprint
 from mftrun.data.split import ValidationSize
-from mftrun.data.supply import load_saved, refuse_shared
+from mftrun.data.supply import first_texts, load_saved, refuse_shared, templated
 from mftrun.data.table import SampleTable
 from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import tokenize
@@ -43,7 +41,6 @@ from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_planner, settings_of
 from mftrun.jobs.shard_process import Place, making_shards
 from mftrun.jobs.sources import task_sources
-from mftrun.nested import flatten
 from mftrun.schema import RunConfig, task_configs
 from mftrun.tracking.summary import SUMMARY_NAME
 
@@ -56,7 +53,6 @@ AHEAD = 1
 """Shards that are made before they are wanted; as many are kept after they were: checkpoints lie in them."""
 
 _FORMAT = 1
-_TEXT_SAMPLES = 50_000  # of each task, at most, for a tokenizer that is trained on them
 _SEED_STREAM = 4  # separates the seeds of shards from other random numbers
 _NOTHING_SPLIT_OFF = ValidationSize(0.0, 0, 0)
 
@@ -158,16 +154,11 @@ class ShardedData:
         tokenizer: PreTrainedTokenizerFast = model.tokenizer(
             lambda: self._texts(sources), template.required_tokens
         )
-        own = template.chat_template()
-        if own is not None:
-            tokenizer.chat_template = own
-        return tokenizer
+        return templated(tokenizer, template)
 
     def _texts(self, sources: Mapping[str, TaskSources]) -> Iterator[str]:
         for task, count in shard_samples(self._config).items():
-            samples = (item for item in read(sources[task].train) if isinstance(item, Sample))
-            for sample in islice(samples, min(count, _TEXT_SAMPLES)):
-                yield from (message.content for message in sample.messages)
+            yield from first_texts(sources[task].train, count)
 
     def _origin(
         self, sources: Mapping[str, TaskSources], tokenizer: PreTrainedTokenizerFast
@@ -185,8 +176,8 @@ class ShardedData:
             "tokenizer": tokenizer_digest(tokenizer),
             "sources": {
                 name: {
-                    "train": dict(task.train.fingerprint()),
-                    "valid": None if task.valid is None else dict(task.valid.fingerprint()),
+                    "train": fingerprint(task.train),
+                    "valid": None if task.valid is None else fingerprint(task.valid),
                 }
                 for name, task in sources.items()
             },
@@ -204,7 +195,7 @@ class ShardedData:
         if about is None:
             message = "no record of the run's stream of data; start a new run"
             raise DataError(self._folder.records, 0, message)
-        changes = _differences(about["origin"], origin)
+        changes = listed_changes(about["origin"], origin)
         if not changes:
             return
         if not self._config.checkpoint.allow_changed_config:
@@ -323,9 +314,3 @@ def _rules(config: RunConfig) -> Rules:
     cuts = build_group(config, "rows").splits_samples
     limit = Limit(None if cuts else data.max_length, ON_OVERLONG[data.on_overlong])
     return Rules(limit, _NOTHING_SPLIT_OFF, config.seed)
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = dict(flatten(old)), dict(flatten(new))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return "\n".join(f"  {key}: {before.get(key)} → {after.get(key)}" for key in keys)

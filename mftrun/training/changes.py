@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mftrun.errors import ConfigError
-from mftrun.nested import flatten
+from mftrun.nested import changed
 
 CONFIG = "config.json"
 
@@ -49,10 +49,7 @@ def load_config(checkpoint: Path) -> dict[str, Any]:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys that matter to the numbers of a run and differ, each with its old and its new value."""
-    before, after = dict(flatten(old)), dict(flatten(new))
-    names = [*before, *(name for name in after if name not in before)]
-    pairs = {name: (before.get(name), after.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not _under(name, FREE)}
+    return {key: pair for key, pair in changed(old, new).items() if not _under(key, FREE)}
 
 
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: bool) -> None:

@@ -455,7 +455,7 @@ CHANGES = {
     "source": ({"tasks": {"a": Listed(pairs(21))}}, r"tokens\.tasks\.a\.train\.items"),
     "new task": (
         {"tasks": {"a": Listed(pairs(20)), "b": Listed(pairs(5))}},
-        r"tokens\.tasks\.b\.train\.items: absent →",
+        r"tokens\.tasks\.b\.train\.items: None →",
     ),
     "limit": (
         {"tasks": {"a": TaskSources(Listed(pairs(20)), max_samples=9)}},
