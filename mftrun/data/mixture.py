@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +32,7 @@ class Sampler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Proportional:
     """Every sample exactly once an epoch, so tasks appear in proportion to their size."""
 
