@@ -22,15 +22,16 @@ import numpy as np
 from mftrun.data.cache import TokenCache
 from mftrun.data.encoder import Encoded
 from mftrun.data.files import Files
+from mftrun.data.from_sources import FromSources
 from mftrun.data.prepare import prepare
 from mftrun.data.report import DataReport
 from mftrun.data.rows import Packing
 from mftrun.data.sample import Origin, Sample
 from mftrun.data.settings import DataSettings, TaskSources
 from mftrun.data.source import read
-from mftrun.data.supply import FromSources
 from mftrun.data.template import RoleTemplate
-from mftrun.data.token_file import TokenFile, block, token_writer
+from mftrun.data.token_file import TokenFile
+from mftrun.data.token_writer import block, token_writer
 from mftrun.data.tokenize import tokenize
 from mftrun.data.workers import Workers, worker_count
 from mftrun.models.tokenizers import train_bpe

@@ -72,7 +72,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tasks_dir, tmp_path, signum
 
 def test_a_signal_while_loading_ends_at_once(tasks_dir, tmp_path):
     process = start(tmp_path, *console(tasks_dir, *LONG, "output_dir=run"))
-    read_until(process, "tokeniz")
+    read_until(process, "prepared the data")
     os.killpg(process.pid, signal.SIGTERM)
     process.stdout.read()
     assert process.wait() in (143, -signal.SIGTERM)
@@ -116,7 +116,7 @@ def test_rerun_repeats_a_run_number_for_number(tasks_dir, tmp_path):
 GOOD = {"chat_rounds": [{"role": "human", "content": "q"}, {"role": "bot", "content": "a"}]}
 BAD_LINES = {
     "not JSON": ('{"chat_rounds": [', r"train\.jsonl:2"),
-    "no field": ('{"messages": []}', r"train\.jsonl:2.*messages"),
+    "no field": ('{"dialogue": []}', r"train\.jsonl:2.*dialogue"),
     "empty": ('{"chat_rounds": []}', r"train\.jsonl:2"),
     "order": (
         json.dumps({"chat_rounds": [{"role": "bot", "content": "a"}, {"role": "bot", "content": "a"}]}),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mftrun.data.fields import BadSampleError, kind
-from mftrun.data.formats import Recogniser
+from mftrun.data.recognition import Recogniser
 from mftrun.data.sample import Origin, Sample, problem
 from mftrun.errors import DataError
 

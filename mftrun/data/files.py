@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mftrun.data.formats import listed, recogniser
 from mftrun.data.readers import READERS, ending
+from mftrun.data.recognition import listed, recogniser
 from mftrun.data.source import Chunk
 from mftrun.errors import DataError
 

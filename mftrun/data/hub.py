@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mftrun.data.chunks import CHUNK_BYTES, RefusedChunk, table_chunk
-from mftrun.data.formats import listed, recogniser
 from mftrun.data.readers import first_line
+from mftrun.data.recognition import listed, recogniser
 from mftrun.data.source import Chunk
 from mftrun.errors import DataError
 

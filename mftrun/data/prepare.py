@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mftrun.data.digests import digest, tokenizer_digest
+from mftrun.data.digests import digest
 from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.report import DataReport
 from mftrun.data.selection import TRAIN_TABLE, VALID_TABLE, Rules, write_tables
@@ -17,6 +17,7 @@ from mftrun.data.settings import DataSettings
 from mftrun.data.supply import Supply
 from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
+from mftrun.data.tokenizer import tokenizer_digest
 from mftrun.errors import DataError, MftrunError
 from mftrun.files import whole_folder, write_json
 from mftrun.nested import changed

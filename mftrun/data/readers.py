@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Protocol
 
 from mftrun.data.chunks import CHUNK_BYTES, LinesChunk, RefusedChunk, table_chunk
 from mftrun.data.compression import DAMAGE, Opened, Unpack, describe, gzipped, opened, plain, zstandardized
-from mftrun.data.formats import Recogniser
 from mftrun.data.json_values import NotJsonError, json_values
+from mftrun.data.recognition import Recogniser
 from mftrun.data.source import Chunk
 from mftrun.errors import DataError
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mftrun.data.encoder import Encoded
 from mftrun.data.sample import Origin
 from mftrun.errors import DataError
-from mftrun.files import whole_folder, write_json
 
 TOKENS, META, BAD = "tokens.arrow", "meta.json", "bad.txt"
 
-_VERSION = 1
-_LISTS = ("input_ids", "target_start", "target_length", "target_weight")
+VERSION = 1
+LISTS = ("input_ids", "target_start", "target_length", "target_weight")
 
 
 @dataclass(frozen=True)
@@ -142,180 +138,6 @@ class TokenFile:
         return found
 
 
-class Block(NamedTuple):
-    """Some samples on their way into a token file (S samples, N tokens, P spans).
-
-    Attributes:
-        ids: int32[N].
-        lengths: int64[S].
-        span_counts: int64[S].
-        span_start: int32[P], from the sample's first token.
-        span_length: int32[P].
-        span_weight: float32[P].
-        file: int32[S], into `files`.
-        line: int64[S].
-        files: Origin files of these samples.
-    """
-
-    ids: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int64]
-    span_counts: npt.NDArray[np.int64]
-    span_start: npt.NDArray[np.int32]
-    span_length: npt.NDArray[np.int32]
-    span_weight: npt.NDArray[np.float32]
-    file: npt.NDArray[np.int32]
-    line: npt.NDArray[np.int64]
-    files: list[str]
-
-
-def block(samples: Sequence[Encoded], origins: Sequence[Origin]) -> Block:
-    """Packs encoded samples, each of at least one token; their first tokens are taken out of the targets.
-
-    Args:
-        samples: The samples.
-        origins: Where each came from.
-    """
-    files = {path: number for number, path in enumerate(dict.fromkeys(origin.path for origin in origins))}
-    lengths = np.array([len(sample.ids) for sample in samples], np.int64)
-    assert (lengths > 0).all(), "a sample has tokens"
-    ids = _joined([sample.ids for sample in samples], np.int32)
-    spans = _spans(_joined([sample.weights for sample in samples], np.float32), lengths)
-    places = [files[origin.path] for origin in origins]
-    lines = [origin.line for origin in origins]
-    return Block(ids, lengths, *spans, np.array(places, np.int32), np.array(lines, np.int64), list(files))
-
-
-def _spans(weights: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
-    """Counts per sample, starts, lengths and weights of the longest runs of equal weights that are not 0."""
-    begin = np.cumsum(lengths) - lengths
-    weights = weights.copy()
-    weights[begin] = 0  # nothing stands before the first token to predict it from; no run crosses it
-    is_edge = np.ones(len(weights), np.bool_)
-    is_edge[1:] = weights[1:] != weights[:-1]
-    starts = np.flatnonzero(is_edge)
-    sizes = np.diff(starts, append=len(weights))
-    is_span = weights[starts] > 0
-    starts, sizes = starts[is_span], sizes[is_span]
-    sample = np.searchsorted(begin, starts, side="right") - 1
-    counts = np.bincount(sample, minlength=len(lengths))
-    return counts, (starts - begin[sample]).astype(np.int32), sizes.astype(np.int32), weights[starts]
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype, copy=False)
-
-
-@contextmanager
-def token_writer(folder: Path) -> Iterator[TokenWriter]:
-    """Opens a token file for writing; its folder appears when the block ends well, and not at all otherwise.
-
-    Args:
-        folder: Where it shall appear; an older one is replaced.
-
-    Yields:
-        The writer: blocks are appended, then it is finished.
-
-    Raises:
-        OSError: The folder cannot be written (read-only, disk full).
-    """
-    import pyarrow as pa
-
-    with whole_folder(folder) as scratch:
-        schema = _schema()
-        with (
-            pa.OSFile(str(scratch / TOKENS), "wb") as sink,
-            pa.ipc.new_file(sink, schema) as stream,
-            (scratch / BAD).open("w", encoding="utf-8", errors="backslashreplace") as bad,
-        ):
-            writer = TokenWriter(stream, schema, bad)
-            yield writer
-        write_json(scratch / META, writer.page())
-
-
-class TokenWriter:
-    """Writes a token file block by block; made by `token_writer`.
-
-    Args:
-        stream: The Arrow writer.
-        bad: Where bad entries are named, a line each.
-        schema: Its schema.
-    """
-
-    def __init__(self, stream: Any, schema: Any, bad: TextIO) -> None:
-        self._stream = stream
-        self._schema = schema
-        self._bad = bad
-        self._files: dict[str, int] = {}
-        self._about: dict[str, Any] = {}
-        self._good = self._tokens = self._longest = 0
-        self._content = hashlib.blake2b(digest_size=16)
-
-    def append(self, part: Block) -> None:
-        """Adds some samples, possibly none."""
-        import pyarrow as pa
-
-        if not len(part.lengths):
-            return
-        numbers = [self._files.setdefault(path, len(self._files)) for path in part.files]
-        spans = (part.span_start, part.span_length, part.span_weight)
-        columns = [_lists(part.lengths, part.ids), *(_lists(part.span_counts, values) for values in spans)]
-        columns += [pa.array(np.array(numbers, np.int32)[part.file]), pa.array(part.line)]
-        for values in (part.lengths, part.ids, part.span_counts, *spans, part.line):
-            self._content.update(values.tobytes())
-        self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._good += len(part.lengths)
-        self._tokens += len(part.ids)
-        self._longest = max(self._longest, int(part.lengths.max()))
-
-    def leave_out(self, errors: Iterable[DataError]) -> None:
-        """Names entries of the source that are not in the file."""
-        self._bad.writelines(" ".join(str(error).split("\n")) + "\n" for error in errors)
-
-    def finish(self, **about: Any) -> None:
-        """Adds what the writer does not know itself: other attributes of `TokenMeta`."""
-        self._about = about
-
-    def page(self) -> dict[str, Any]:
-        """What the file says of itself, as plain values."""
-        meta = TokenMeta(
-            content=self._content.hexdigest(),
-            files=list(self._files),
-            good=self._good,
-            tokens=self._tokens,
-            longest=self._longest,
-            **self._about,
-        )
-        examples = [[error.path, error.line, error.message] for error in meta.bad_examples]
-        plain: dict[str, Any] = {
-            name: dict(getattr(meta, name)) for name in ("template", "formats", "unread")
-        }
-        plain["bad_examples"] = examples
-        return {"version": _VERSION, **_fields(meta), **plain}
-
-
-def _fields(meta: TokenMeta) -> dict[str, Any]:
-    return {name: getattr(meta, name) for name in TokenMeta.__dataclass_fields__}
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    whole = pa.list_(pa.field("item", pa.int32(), nullable=False))
-    number = pa.list_(pa.field("item", pa.float32(), nullable=False))
-    types = dict.fromkeys(_LISTS, whole) | {"target_weight": number}
-    types |= {"file": pa.int32(), "line": pa.int64()}
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
-
-
-def _lists(counts: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> Any:
-    import pyarrow as pa
-
-    assert len(values) < 2**31, "a block holds fewer tokens than its 32-bit places can tell apart"
-    places = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    item = pa.field("item", pa.from_numpy_dtype(values.dtype), nullable=False)
-    return pa.ListArray.from_arrays(pa.array(places), pa.array(values), type=pa.list_(item))
-
-
 def read_meta(folder: Path) -> TokenMeta:
     """What a token file says of itself, without opening it.
 
@@ -325,8 +147,8 @@ def read_meta(folder: Path) -> TokenMeta:
     try:
         page: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         version = page.pop("version")
-        if version != _VERSION:
-            raise DataError(folder, 0, f"tokens of version {version}, not {_VERSION}; {_AGAIN}")
+        if version != VERSION:
+            raise DataError(folder, 0, f"tokens of version {version}, not {VERSION}; {_AGAIN}")
         examples = [DataError(*example) for example in page.pop("bad_examples")]
         return TokenMeta(**page, bad_examples=examples)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -336,6 +158,22 @@ def read_meta(folder: Path) -> TokenMeta:
 _AGAIN = "delete this folder, and start again to tokenize anew"
 
 
+def schema() -> Any:
+    """The columns of a token file, for pyarrow."""
+    import pyarrow as pa
+
+    whole = pa.list_(pa.field("item", pa.int32(), nullable=False))
+    number = pa.list_(pa.field("item", pa.float32(), nullable=False))
+    types = dict.fromkeys(LISTS, whole) | {"target_weight": number}
+    types |= {"file": pa.int32(), "line": pa.int64()}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+def concatenated(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Arrays, possibly none, as one of a type."""
+    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype, copy=False)
+
+
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     import pyarrow as pa
 
@@ -343,7 +181,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         with pa.memory_map(str(path)) as mapped:
             base = mapped.read_buffer(mapped.size()).address
             reader = pa.ipc.open_file(mapped)
-            if reader.schema != _schema():
+            if reader.schema != schema():
                 raise DataError(path.parent, 0, f"the columns are not those of a token file; {_AGAIN}")
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             return _collected(batches, base)
@@ -354,7 +192,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _collected(batches: Sequence[Any], base: int) -> dict[str, npt.NDArray[Any]]:
     """The columns of all batches, copied, but for the tokens: of them, the places in the mapped file."""
     first, lengths, counts = [], [], []
-    spans: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _LISTS[1:]}
+    spans: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in LISTS[1:]}
     plain: dict[str, list[npt.NDArray[Any]]] = {"file": [], "line": []}
     for batch in batches:
         tokens = batch.column("input_ids")
@@ -369,14 +207,14 @@ def _collected(batches: Sequence[Any], base: int) -> dict[str, npt.NDArray[Any]]
         for name, parts in plain.items():
             parts.append(batch.column(name).to_numpy())
     return {
-        "first": _joined(first, np.int64),
-        "lengths": _joined(lengths, np.int64),
-        "span_ptr": np.concatenate([[0], np.cumsum(_joined(counts, np.int64))]),
-        "span_start": _joined(spans["target_start"], np.int32),
-        "span_length": _joined(spans["target_length"], np.int32),
-        "span_weight": _joined(spans["target_weight"], np.float32),
-        "origin_file": _joined(plain["file"], np.int32),
-        "origin_line": _joined(plain["line"], np.int64),
+        "first": concatenated(first, np.int64),
+        "lengths": concatenated(lengths, np.int64),
+        "span_ptr": np.concatenate([[0], np.cumsum(concatenated(counts, np.int64))]),
+        "span_start": concatenated(spans["target_start"], np.int32),
+        "span_length": concatenated(spans["target_length"], np.int32),
+        "span_weight": concatenated(spans["target_weight"], np.float32),
+        "origin_file": concatenated(plain["file"], np.int32),
+        "origin_line": concatenated(plain["line"], np.int64),
     }
 
 

@@ -16,7 +16,8 @@ from mftrun.data.progress import progress
 from mftrun.data.sample import Sample
 from mftrun.data.scan import Reading
 from mftrun.data.source import Chunk, Source
-from mftrun.data.token_file import Block, TokenFile, TokenWriter, block, token_writer
+from mftrun.data.token_file import TokenFile
+from mftrun.data.token_writer import Block, TokenWriter, block, token_writer
 from mftrun.data.workers import Workers, using
 from mftrun.errors import DataError
 

@@ -13,8 +13,8 @@ from accelerate.utils import set_seed
 
 from mftrun.data.epochs import Epochs
 from mftrun.data.plan import evaluation_plan
-from mftrun.data.supply import load_saved
 from mftrun.data.table import SampleTable
+from mftrun.data.tokenizer import load_saved
 from mftrun.distributed import resolve_precision
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers

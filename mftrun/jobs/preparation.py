@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from mftrun.build import build
 from mftrun.data.cache import TokenCache
+from mftrun.data.from_folder import FromFolder
+from mftrun.data.from_sources import FromSources
 from mftrun.data.mixture import Sampler
 from mftrun.data.plan import Planner
 from mftrun.data.prepare import prepare
 from mftrun.data.rows import RowBuilder
 from mftrun.data.settings import DataSettings
-from mftrun.data.supply import FromFolder, FromSources, Supply
+from mftrun.data.supply import Supply
 from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
 from mftrun.distributed import Strategy

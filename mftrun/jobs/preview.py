@@ -16,8 +16,8 @@ from mftrun.data.mixture import Sampler
 from mftrun.data.plan import EpochPlan, Planner
 from mftrun.data.prepare import open_tables
 from mftrun.data.rows import RowBuilder
-from mftrun.data.supply import load_saved
 from mftrun.data.table import SampleTable
+from mftrun.data.tokenizer import load_saved
 from mftrun.errors import ConfigError
 from mftrun.text_table import text_table
 

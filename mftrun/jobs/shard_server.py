@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mftrun.data.shards.folder import ShardFolder
 from mftrun.data.shards.maker import ShardMaker
-from mftrun.data.supply import load_saved
+from mftrun.data.tokenizer import load_saved
 from mftrun.data.workers import Workers, worker_count
 from mftrun.errors import DataError, MftrunError
 from mftrun.jobs.layout import RunLayout

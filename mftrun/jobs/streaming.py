@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mftrun.data.chunks import CHUNK_BYTES
-from mftrun.data.digests import digest, tokenizer_digest
+from mftrun.data.digests import digest
 from mftrun.data.epochs import Epochs
 from mftrun.data.fitting import ON_OVERLONG, Limit
+from mftrun.data.from_sources import refuse_shared
 from mftrun.data.plan import EpochPlan
 from mftrun.data.policies import ON_BAD, BadLines
 from mftrun.data.prepare import REPORT, listed_changes, read_report, save_tokenizer
@@ -30,10 +31,10 @@ from mftrun.data.shards.stream import Position, Taken, TaskStream
 from mftrun.data.shards.validation import held_out, write_valid
 from mftrun.data.source import fingerprint
 from mftrun.data.split import ValidationSize
-from mftrun.data.supply import first_texts, load_saved, refuse_shared, templated
 from mftrun.data.table import SampleTable
 from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import tokenize
+from mftrun.data.tokenizer import first_texts, load_saved, templated, tokenizer_digest
 from mftrun.data.workers import Workers, worker_count
 from mftrun.errors import DataError
 from mftrun.files import whole_folder, write_json

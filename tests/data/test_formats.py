@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mftrun.data.fields import BadSampleError
-from mftrun.data.formats import FORMATS, READ_KEYS, Pair, recogniser
+from mftrun.data.formats import FORMATS, READ_KEYS, Pair
+from mftrun.data.recognition import recogniser
 from mftrun.data.sample import ASSISTANT, DOCUMENT, SYSTEM, TOOL, USER, Message, ToolCall, problem
 from mftrun.errors import ConfigError
 

@@ -17,15 +17,15 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mftrun.data.cache import TokenCache
-from mftrun.data.digests import tokenizer_digest
 from mftrun.data.files import Files
+from mftrun.data.from_sources import FromSources
 from mftrun.data.prepare import prepare
 from mftrun.data.report import DataReport
 from mftrun.data.sample import Message, Origin, Sample
 from mftrun.data.settings import DataSettings, TaskSources
-from mftrun.data.supply import FromSources
 from mftrun.data.table import SampleTable
 from mftrun.data.template import RoleTemplate
+from mftrun.data.tokenizer import tokenizer_digest
 from mftrun.errors import ConfigError, DataError
 
 TEMPLATE = RoleTemplate("S:", "U:", "A:", assistant_suffix="\n", control_tokens=["<s>"])

@@ -11,8 +11,8 @@ import zstandard
 
 from mftrun.data.compression import gzipped, plain, zstandardized
 from mftrun.data.files import Files
-from mftrun.data.formats import AnyFormat
 from mftrun.data.readers import JsonLines, JsonList, Parquet
+from mftrun.data.recognition import AnyFormat
 from mftrun.data.sample import Message, Sample
 from mftrun.data.source import read
 from mftrun.errors import DataError

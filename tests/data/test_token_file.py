@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mftrun.data.encoder import Encoded
 from mftrun.data.sample import Origin
-from mftrun.data.token_file import META, TOKENS, TokenFile, block, token_writer
+from mftrun.data.token_file import META, TOKENS, TokenFile
+from mftrun.data.token_writer import block, token_writer
 from mftrun.errors import DataError
 
 WEIGHTS = st.lists(st.sampled_from([0.0, 1.0, 1.0, 0.5]), min_size=1, max_size=12)

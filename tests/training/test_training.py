@@ -204,11 +204,11 @@ def test_a_best_that_could_not_be_saved_does_not_cost_the_one_before(tasks_dir, 
 def test_resuming_with_other_settings_names_the_keys(tasks_dir, tmp_path):
     base = overrides_for(tasks_dir, "train.max_steps=4", "checkpoint.every_steps=2")
     train(tmp_path, *base)
-    changed = [*base, "resume=auto", "optimizer.lr=0.5", "seed=3"]
+    changed = [*base, "resume=auto", "optimizer.lr=0.5", "train.max_grad_norm=3"]
     with pytest.raises(ConfigError) as caught:
         train(tmp_path, *changed)
     assert "optimizer.lr: 0.003 -> 0.5" in str(caught.value)
-    assert "seed: 0 -> 3" in str(caught.value)
+    assert "train.max_grad_norm: 1.0 -> 3" in str(caught.value)
 
 
 def test_longer_training_can_be_asked_for(tasks_dir, tmp_path):
