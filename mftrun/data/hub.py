@@ -119,11 +119,15 @@ class HubDataset:
         folder = self._folder
         if folder is None:
             self._refuse_unreachable()
+        elif self.revision is not None:
+            raise DataError(self.location, 0, f"is a folder, and has no revision {self.revision}")
         if folder is None or not any((folder / name).is_file() for name in _SAVED):
             name = self.name if folder is None else str(folder)
             return datasets.load_dataset(
                 name, self.subset, split=self.split, revision=self.revision, streaming=self.streaming
             )
+        if self.subset is not None:
+            raise DataError(self.location, 0, "a saved dataset has no subsets; give the folder of one alone")
         saved = datasets.load_from_disk(str(folder))
         if isinstance(saved, datasets.DatasetDict):
             if self.split not in saved:

@@ -233,3 +233,10 @@ def test_without_a_connection_a_dataset_that_is_kept_is_read(unreachable, monkey
 def test_a_name_that_can_only_be_a_folder(unreachable, name):
     with pytest.raises(DataError, match=rf"\[train\]: there is no folder {name} here$"):
         HubDataset(name).size()
+
+
+def test_what_a_folder_does_not_have_is_refused(folder, saved):
+    with pytest.raises(DataError, match="is a folder, and has no revision main"):
+        list(read(HubDataset(str(folder), revision="main")))
+    with pytest.raises(DataError, match="a saved dataset has no subsets"):
+        list(read(HubDataset(str(saved), "small")))
