@@ -246,7 +246,14 @@ def serve(handle: int) -> None:
         if kind == _WORK:
             work = _unpickled(data)
         else:
-            connection.send_bytes(pickle.dumps(_outcome(work, data), protocol=5))
+            _give_back(connection, pickle.dumps(_outcome(work, data), protocol=5))
+
+
+def _give_back(connection: Connection, outcome: bytes) -> None:
+    try:
+        connection.send_bytes(outcome)
+    except OSError:  # the parent has ended, which the thread that receives may notice only later
+        os._exit(0)
 
 
 def _nothing(item: Any) -> None:
