@@ -76,18 +76,18 @@ class TableChunk:
 
 @dataclass(frozen=True)
 class MadeChunk:
-    """Samples that are there already."""
+    """Entries that have been parsed already."""
 
-    samples: tuple[Sample, ...]
+    entries: tuple[Sample | DataError, ...]
 
     @property
     def size(self) -> int:
         """How many."""
-        return len(self.samples)
+        return len(self.entries)
 
     def items(self) -> Iterator[Sample | DataError]:
-        """Gives the samples."""
-        yield from self.samples
+        """Gives the entries."""
+        yield from self.entries
 
 
 @dataclass(frozen=True)

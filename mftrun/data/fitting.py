@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mftrun.data.mixture import Int64Array
 from mftrun.data.rows import offsets, ranges
+from mftrun.data.table import COLUMNS
 from mftrun.data.token_file import TokenFile
 
 
@@ -134,10 +135,9 @@ def joined(fitted: list[Fitted], task: list[int], source: list[int], files: list
         source: The number of each in the table's list of token files.
         files: The number of each's first origin file in the table's list of files.
     """
-    columns = {
-        name: np.concatenate([one.columns[name] for one in fitted])
-        for name in (fitted[0].columns if fitted else ())
-    }
+    if not fitted:
+        return {name: np.zeros(int(name == "span_ptr"), np.int64) for name in COLUMNS}
+    columns = {name: np.concatenate([one.columns[name] for one in fitted]) for name in fitted[0].columns}
     sizes = [one.num_samples for one in fitted]
     columns["task"], columns["source"] = np.repeat(task, sizes), np.repeat(source, sizes)
     columns["origin_file"] = columns["origin_file"] + np.repeat(files, sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +66,21 @@ class FromSources:
     def fingerprint(self) -> Mapping[str, Any]:
         """Of all sources and the tokenizer's recipe."""
         return {
-            "tasks": {name: _fingerprint(task) for name, task in self._tasks.items()},
+            "tasks": {name: self._task_fingerprint(name) for name in self._tasks},
             "tokenizer recipe": dict(self._model.tokenizer_recipe or {}),
         }
+
+    def _task_fingerprint(self, task: str) -> dict[str, Any]:
+        train, *others = [place for place in self._places if place.task == task]
+        valid = others[0].fingerprint if others else None
+        return {"train": train.fingerprint, "valid": valid, "max_samples": train.max_samples}
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The model's own, or one trained on the tasks, which the cache keeps."""
         recipe, control = self._model.tokenizer_recipe, self._template.required_tokens
         if recipe is None:
             return templated(self._model.tokenizer(self._texts, control), self._template)
-        sources = [fingerprint(task.train) for task in self._tasks.values()]
+        sources = [place.fingerprint for place in self._places if not place.is_valid]
         key = {"kind": "tokenizer", "recipe": dict(recipe), "control": list(control), "sources": sources}
         return templated(load_saved(self._cache.get_or_make(key, self._train_tokenizer)), self._template)
 
@@ -100,7 +106,7 @@ class FromSources:
             "tokenizer": tokenizer_digest(tokenizer),
         }
         return {
-            place: {**common, "source": fingerprint(place.source), "chosen": self._choice(place)}
+            place: {**common, "source": place.fingerprint, "chosen": self._choice(place)}
             for place in self._places
         }
 
@@ -160,6 +166,11 @@ class _Place:
     source: Source
     max_samples: int | None
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What its samples depend on, looked up once: that may walk folders, or ask the hub."""
+        return fingerprint(self.source)
+
     @property
     def title(self) -> str:
         """What people call it."""
@@ -196,11 +207,6 @@ def refuse_shared(name: str, task: TaskSources) -> None:
         raise ConfigError(
             f"data.tasks.{name}.valid_split", f"{valid.location} is what the task is trained on, too"
         )
-
-
-def _fingerprint(task: TaskSources) -> dict[str, Any]:
-    valid = None if task.valid is None else fingerprint(task.valid)
-    return {"train": fingerprint(task.train), "valid": valid, "max_samples": task.max_samples}
 
 
 def _task_tokens(name: str, task: TaskSources, files: Mapping[_Place, TokenFile]) -> TaskTokens:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,13 +18,13 @@ from mftrun.data.settings import DataSettings
 from mftrun.data.supply import Supply
 from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
-from mftrun.data.tokenizer import tokenizer_digest
+from mftrun.data.tokenizer import save_tokenizer, tokenizer_digest
 from mftrun.errors import DataError, MftrunError
-from mftrun.files import whole_folder, write_json
+from mftrun.files import write_json
 from mftrun.nested import changed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    pass
 
 REPORT = "report.json"
 
@@ -60,18 +61,19 @@ def prepare(
         ConfigError: Too few samples for the split, or a template that does not fit the tokenizer.
     """
     stored = read_report(directory) if resume else None
+    origin_now = partial(_origin, supply, settings, template, seed)
     if stored is not None and _is_whole(directory, stored["report"]["fingerprint"]):
-        _warn_of_changes(directory, stored, supply, settings, template, seed)
+        _warn_of_changes(directory, stored, origin_now)
         return DataReport.from_dict({**stored["report"], "reused": True})
-    origin = _origin(supply, settings, template, seed)
+    origin = origin_now()
     if stored is not None:
         _refuse_changes(directory, stored, origin)
     tokenizer = supply.tokenizer()
-    if stored is not None and tokenizer_digest(tokenizer) != stored["report"]["tokenizer"]:
+    report = DataReport({}, digest(origin), tokenizer_digest(tokenizer))
+    if stored is not None and report.tokenizer != stored["report"]["tokenizer"]:
         _refuse_remake(directory, "  the tokenizer")
     tokens = supply.tokens(tokenizer)
     save_tokenizer(tokenizer, tokenizer_folder)
-    report = DataReport({}, digest(origin), tokenizer_digest(tokenizer))
     limit = Limit(None if cuts else settings.max_length, ON_OVERLONG[settings.on_overlong])
     rules = Rules(limit, settings.validation_size, seed)
     report.tasks = write_tables(directory, tokens, rules, report.fingerprint)
@@ -109,15 +111,10 @@ def _is_whole(directory: Path, fingerprint: str) -> bool:
 
 
 def _warn_of_changes(
-    directory: Path,
-    stored: Mapping[str, Any],
-    supply: Supply,
-    settings: DataSettings,
-    template: Template,
-    seed: int,
+    directory: Path, stored: Mapping[str, Any], origin_now: Callable[[], Mapping[str, Any]]
 ) -> None:
     try:
-        changes = listed_changes(stored["origin"], _origin(supply, settings, template, seed))
+        changes = listed_changes(stored["origin"], origin_now())
     except MftrunError as error:
         changes = f"  {error}"
     if changes:
@@ -145,14 +142,6 @@ def _origin(supply: Supply, settings: DataSettings, template: Template, seed: in
     }
     plain: dict[str, Any] = json.loads(json.dumps(origin))
     return plain
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    try:
-        with whole_folder(folder) as scratch:
-            tokenizer.save_pretrained(scratch)
-    except OSError as error:
-        raise DataError(folder, 0, f"cannot be written: {error.strerror}") from error
 
 
 def _write_report(path: Path, value: Mapping[str, Any]) -> None:

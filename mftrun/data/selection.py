@@ -62,8 +62,15 @@ class Rules(NamedTuple):
     seed: int
 
 
-class _Piece(NamedTuple):
-    """The samples of one token file that have one role, made to fit."""
+class Piece(NamedTuple):
+    """The samples of one token file that have one role, made to fit.
+
+    Attributes:
+        task: Number of the task.
+        file: Where their tokens are.
+        role: `TRAIN` or `VALID`.
+        fitted: The samples.
+    """
 
     task: int
     file: TokenFile
@@ -86,7 +93,7 @@ def write_tables(
     _refuse_empty(tasks, pieces, rules.limit)
     names = [task.task for task in tasks]
     for name, role in ((TRAIN_TABLE, TRAIN), (VALID_TABLE, VALID)):
-        _write(directory / name, [piece for piece in pieces if piece.role == role], names, fingerprint)
+        write_pieces(directory / name, [piece for piece in pieces if piece.role == role], names, fingerprint)
     _write_left_out(directory / LEFT_OUT, tasks, pieces, rules.limit)
     return {
         task.task: _report(task, [piece for piece in pieces if piece.task == number])
@@ -94,7 +101,7 @@ def write_tables(
     }
 
 
-def _pieces(number: int, task: TaskTokens, rules: Rules) -> Iterator[_Piece]:
+def _pieces(number: int, task: TaskTokens, rules: Rules) -> Iterator[Piece]:
     for file in task.files:
         if file.num_samples == 0:
             raise DataError(task.location, 0, f"task {task.task!r} has no valid sample{_first_bad(file)}")
@@ -102,10 +109,10 @@ def _pieces(number: int, task: TaskTokens, rules: Rules) -> Iterator[_Piece]:
     split_off = ValidationSize(0.0, 0, 0) if task.valid is not None else rules.size
     roles = split(len(used), task.task, rules.seed, split_off)
     for role in (TRAIN, VALID):
-        yield _Piece(number, task.train, role, fit(task.train, used[roles == role], rules.limit))
+        yield Piece(number, task.train, role, fit(task.train, used[roles == role], rules.limit))
     if task.valid is not None:
         everything = np.arange(task.valid.num_samples)
-        yield _Piece(number, task.valid, VALID, fit(task.valid, everything, rules.limit))
+        yield Piece(number, task.valid, VALID, fit(task.valid, everything, rules.limit))
 
 
 def _first_bad(file: TokenFile) -> str:
@@ -113,7 +120,20 @@ def _first_bad(file: TokenFile) -> str:
     return f"; {meta.bad:,} bad lines, the first: {meta.bad_examples[0]}" if meta.bad else ""
 
 
-def _write(directory: Path, pieces: Sequence[_Piece], tasks: Sequence[str], fingerprint: str) -> None:
+def write_pieces(
+    directory: Path, pieces: Sequence[Piece], tasks: Sequence[str], fingerprint: str = ""
+) -> None:
+    """Writes one table of the samples of all pieces.
+
+    Args:
+        directory: The folder to create.
+        pieces: The samples; possibly none.
+        tasks: Names of all tasks.
+        fingerprint: A digest of what the table is made from.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
     files = [file for piece in pieces for file in piece.file.meta.files]
     before = np.cumsum([0, *(len(piece.file.meta.files) for piece in pieces)])[:-1].tolist()
     columns = joined(
@@ -126,7 +146,7 @@ def _write(directory: Path, pieces: Sequence[_Piece], tasks: Sequence[str], fing
     write_table(directory, columns, tasks=tasks, files=files, sources=sources, fingerprint=fingerprint)
 
 
-def _write_left_out(path: Path, tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
+def _write_left_out(path: Path, tasks: Sequence[TaskTokens], pieces: Sequence[Piece], limit: Limit) -> None:
     """Names every entry that is not trained as it is: task, place and reason, separated by tabs."""
     lines = [f"{task.task}\t{bad}" for task in tasks for file in task.files for bad in file.bad_lines()]
     for piece in pieces:
@@ -139,7 +159,7 @@ def _write_left_out(path: Path, tasks: Sequence[TaskTokens], pieces: Sequence[_P
         raise DataError(path, 0, f"cannot be written: {error.strerror}; free some space") from error
 
 
-def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
+def _report(task: TaskTokens, pieces: Sequence[Piece]) -> TaskReport:
     metas = [file.meta for file in task.files]
     report = TaskReport(
         bad=sum(meta.bad for meta in metas),
@@ -160,13 +180,13 @@ def _report(task: TaskTokens, pieces: Sequence[_Piece]) -> TaskReport:
     return report
 
 
-def _places(piece: _Piece, samples: Int64Array) -> Iterator[str]:
+def _places(piece: Piece, samples: Int64Array) -> Iterator[str]:
     file = piece.file
     for sample in samples.tolist():
         yield f"{file.origin(sample)}: {int(file.lengths[sample]):,} tokens"
 
 
-def _overlong(pieces: Sequence[_Piece]) -> list[str]:
+def _overlong(pieces: Sequence[Piece]) -> list[str]:
     """The first few over-long samples."""
     some = (text for piece in pieces for text in _places(piece, piece.fitted.overlong[:EXAMPLES]))
     return list(islice(some, EXAMPLES))
@@ -182,7 +202,7 @@ def _count(counts: Counts, fitted: Fitted) -> None:
     counts.without_target += len(fitted.without_target)
 
 
-def _refuse_overlong(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
+def _refuse_overlong(tasks: Sequence[TaskTokens], pieces: Sequence[Piece], limit: Limit) -> None:
     refused = [piece for piece in pieces if len(piece.fitted.overlong)]
     if not refused:
         return
@@ -201,7 +221,7 @@ def _refuse_overlong(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limi
     raise DataError(first.path, first.line, "\n".join(lines))
 
 
-def _by_task(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece]) -> dict[str, int]:
+def _by_task(tasks: Sequence[TaskTokens], pieces: Sequence[Piece]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for piece in pieces:
         name = tasks[piece.task].task
@@ -209,7 +229,7 @@ def _by_task(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece]) -> dict[str,
     return numbers
 
 
-def _refuse_empty(tasks: Sequence[TaskTokens], pieces: Sequence[_Piece], limit: Limit) -> None:
+def _refuse_empty(tasks: Sequence[TaskTokens], pieces: Sequence[Piece], limit: Limit) -> None:
     """Raises if samples were chosen and none of them is left."""
     for piece in pieces:
         chosen = piece.fitted.num_chosen

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -104,11 +104,7 @@ class TokenFile:
 
     def weights(self, sample: int) -> npt.NDArray[np.float32]:
         """How many times each token of one sample counts, float32[n]."""
-        weights = np.zeros(self.lengths[sample], np.float32)
-        for span in range(self.span_ptr[sample], self.span_ptr[sample + 1]):
-            start = self.span_start[span]
-            weights[start : start + self.span_length[span]] = self.span_weight[span]
-        return weights
+        return token_weights(self, sample)
 
     def bad_lines(self) -> Iterator[str]:
         """All entries of the source that are not in the file, as ``file:line: what is wrong``."""
@@ -136,6 +132,34 @@ class TokenFile:
         found = cls(path, values, meta=meta, **arrays)
         _check(found)
         return found
+
+
+class Spanned(Protocol):
+    """Samples with spans of targets: see the attributes of `TokenFile`."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]: ...
+
+    @property
+    def span_ptr(self) -> npt.NDArray[np.int64]: ...
+
+    @property
+    def span_start(self) -> npt.NDArray[np.int32]: ...
+
+    @property
+    def span_length(self) -> npt.NDArray[np.int32]: ...
+
+    @property
+    def span_weight(self) -> npt.NDArray[np.float32]: ...
+
+
+def token_weights(samples: Spanned, sample: int) -> npt.NDArray[np.float32]:
+    """How many times each token of one sample counts, float32[n]."""
+    weights = np.zeros(samples.lengths[sample], np.float32)
+    for span in range(samples.span_ptr[sample], samples.span_ptr[sample + 1]):
+        start = samples.span_start[span]
+        weights[start : start + samples.span_length[span]] = samples.span_weight[span]
+    return weights
 
 
 def read_meta(folder: Path) -> TokenMeta:

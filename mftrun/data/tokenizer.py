@@ -12,6 +12,8 @@ from mftrun.data.digests import digest
 from mftrun.data.sample import Sample
 from mftrun.data.source import Source, read
 from mftrun.data.template import Template
+from mftrun.errors import DataError
+from mftrun.files import whole_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -55,6 +57,19 @@ def load_saved(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves a tokenizer; the folder appears whole or not at all.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    try:
+        with whole_folder(folder) as scratch:
+            tokenizer.save_pretrained(scratch)
+    except OSError as error:
+        raise DataError(folder, 0, f"cannot be written: {error.strerror}") from error
 
 
 def first_texts(source: Source, most: int = _TEXT_SAMPLES) -> Iterator[str]:

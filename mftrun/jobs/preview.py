@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mftrun.data.mixture import Sampler
 from mftrun.data.plan import EpochPlan, Planner
 from mftrun.data.prepare import open_tables
 from mftrun.data.rows import RowBuilder
 from mftrun.data.table import SampleTable
+from mftrun.data.token_file import token_weights
 from mftrun.data.tokenizer import load_saved
 from mftrun.errors import ConfigError
 from mftrun.text_table import text_table
@@ -24,7 +24,6 @@ from mftrun.text_table import text_table
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from mftrun.schema import RunConfig
 
 # Padding is measured on so many global batches of the epoch.
 _MEASURED = 500
@@ -63,42 +62,34 @@ class PreviewJob:
             MftrunError: Anything that the user can put right.
         """
         from mftrun.jobs.layout import RunLayout
-        from mftrun.jobs.preparation import build_group
+        from mftrun.jobs.preparation import build_group, build_planner
         from mftrun.jobs.run_data import run_data
         from mftrun.schema import RunConfig, task_configs
 
         typed, layout = RunConfig.from_dict(config), RunLayout(run_dir)
-        sampler = build_group(typed, "sampler", tasks=list(task_configs(typed.data)))
+        build_group(typed, "sampler", tasks=list(task_configs(typed.data)))  # refused before data is read
         report = run_data(typed, run_dir).prepare(checkpoint=None)
         table, _ = open_tables(layout.data)
         for text in self._samples(table, load_saved(layout.tokenizer)):
             print(text)
-        print(report.table(), report.places(), self._row_modes(table, sampler, typed), sep="\n\n")
+        row_modes = self._row_modes(build_planner(typed, table, typed.seed), typed.train.micro_batch_size)
+        print(report.table(), report.places(), row_modes, sep="\n\n")
 
     def _samples(self, table: SampleTable, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
         mark = _COLOURED if sys.stdout.isatty() else _BRACKETED
         yield f"Targets, the tokens that are trained, are {mark.name}.\n"
         for number, task in enumerate(table.tasks):
             for sample in np.flatnonzero(table.task == number)[: self.samples].tolist():
-                length, targets = int(table.lengths[sample]), int(_targets(table, sample).sum())
+                length, targets = int(table.lengths[sample]), int(token_weights(table, sample).sum())
                 yield f"── {task} · {table.origin(sample)} · {length:,} tokens, {targets:,} targets"
                 yield f"{_marked(table, sample, tokenizer, mark, self.max_tokens)}\n"
 
-    def _row_modes(self, table: SampleTable, sampler: Sampler, config: RunConfig) -> str:
+    def _row_modes(self, planner: Planner, micro_batch_size: int) -> str:
         """Padding and steps of the first epoch, on one process."""
         cells = [["rows", "rows per epoch", "steps per epoch", "padding", "samples per step"]]
         for name, rows in self.rows.items():
-            planner = Planner(
-                lengths=table.lengths,
-                task=table.task,
-                sampler=sampler,
-                rows=rows,
-                seed=config.seed,
-                global_batch_size=config.train.global_batch_size,
-                max_length=config.data.max_length,
-            )
-            plan = planner.epoch(0)
-            padding = _padding(plan, config.train.micro_batch_size)
+            plan = replace(planner, rows=rows).epoch(0)
+            padding = _padding(plan, micro_batch_size)
             per_step = len(plan.rows.samples) / max(plan.num_batches, 1)
             counts = (f"{plan.rows.num_rows:,}", f"{plan.num_batches:,}")
             cells.append([name, *counts, f"{padding:.1%}", f"{per_step:.1f}"])
@@ -118,22 +109,13 @@ _COLOURED = _Mark("green", "\x1b[32m", "\x1b[0m")
 _BRACKETED = _Mark("between ⟦ and ⟧", "⟦", "⟧")
 
 
-def _targets(table: SampleTable, sample: int) -> np.ndarray:
-    """How many times each token of a sample counts, float32[length]."""
-    weights = np.zeros(int(table.lengths[sample]), np.float32)
-    for span in range(int(table.span_ptr[sample]), int(table.span_ptr[sample + 1])):
-        start = int(table.span_start[span])
-        weights[start : start + int(table.span_length[span])] = table.span_weight[span]
-    return weights
-
-
 def _marked(
     table: SampleTable, sample: int, tokenizer: PreTrainedTokenizerFast, mark: _Mark, most: int
 ) -> str:
     """The text of a sample with its targets marked; of a long one its beginning and its end."""
     length = int(table.lengths[sample])
     ids = table.read(*(np.array([value], np.int64) for value in (sample, 0, length)))
-    is_target = _targets(table, sample) > 0
+    is_target = token_weights(table, sample) > 0
 
     def shown(begin: int, end: int) -> str:
         borders = [begin, *(begin + 1 + np.flatnonzero(np.diff(is_target[begin:end]))).tolist(), end]

@@ -20,7 +20,7 @@ from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.from_sources import refuse_shared
 from mftrun.data.plan import EpochPlan
 from mftrun.data.policies import ON_BAD, BadLines
-from mftrun.data.prepare import REPORT, listed_changes, read_report, save_tokenizer
+from mftrun.data.prepare import REPORT, listed_changes, read_report
 from mftrun.data.report import DataReport
 from mftrun.data.selection import TRAIN_TABLE, VALID_TABLE, Rules, TaskTokens, write_tables
 from mftrun.data.settings import TaskSources
@@ -34,7 +34,7 @@ from mftrun.data.split import ValidationSize
 from mftrun.data.table import SampleTable
 from mftrun.data.token_file import TokenFile
 from mftrun.data.tokenize import tokenize
-from mftrun.data.tokenizer import first_texts, load_saved, templated, tokenizer_digest
+from mftrun.data.tokenizer import first_texts, load_saved, save_tokenizer, templated, tokenizer_digest
 from mftrun.data.workers import Workers, worker_count
 from mftrun.errors import DataError
 from mftrun.files import whole_folder, write_json

@@ -26,9 +26,8 @@ class TokenizeJob:
         Raises:
             MftrunError: Anything that the user can put right.
         """
-        from mftrun.data.prepare import save_tokenizer
         from mftrun.data.tokenized import Fingerprints, write_tokenized
-        from mftrun.data.tokenizer import tokenizer_digest
+        from mftrun.data.tokenizer import save_tokenizer, tokenizer_digest
         from mftrun.errors import ConfigError
         from mftrun.jobs.layout import RunLayout
         from mftrun.jobs.preparation import build_group, supply_of

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mftrun.data.chunks import MadeChunk
 from mftrun.data.epochs import WaitEndedError
 from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.mixture import Proportional
@@ -23,7 +24,7 @@ from mftrun.data.selection import Rules
 from mftrun.data.shards.folder import ShardFolder, Start
 from mftrun.data.shards.maker import Recipe, ShardMaker, ShardTask
 from mftrun.data.shards.opened import Shards
-from mftrun.data.shards.stream import Part, Position, TaskStream
+from mftrun.data.shards.stream import Position, TaskStream
 from mftrun.data.shards.validation import held_out, write_valid
 from mftrun.data.split import ValidationSize
 from mftrun.data.table import SampleTable
@@ -47,10 +48,10 @@ class Chunked:
     def size(self) -> int:
         return 0
 
-    def chunks(self) -> Iterator[Part]:
+    def chunks(self) -> Iterator[MadeChunk]:
         self.opened += 1
         for chunk in self.entries:
-            yield Part(tuple(_entry(one) for one in chunk))
+            yield MadeChunk(tuple(_entry(one) for one in chunk))
 
     def fingerprint(self) -> dict[str, Any]:
         return {}
@@ -63,7 +64,7 @@ def _entry(one: Any) -> Sample | DataError:
     return Sample((Message("user", "q"), Message("assistant", answer)), Origin("made", number))
 
 
-def numbers(parts: Iterator[Part]) -> list[int | str]:
+def numbers(parts: Iterator[MadeChunk]) -> list[int | str]:
     return [
         item.origin.line if isinstance(item, Sample) else "bad" for part in parts for item in part.entries
     ]
@@ -155,9 +156,9 @@ def test_what_is_held_out_is_what_a_split_of_the_whole_would_take(count, expecte
 
 def test_no_more_is_read_to_find_the_size_of_validation_than_is_needed() -> None:
     class Endless(Chunked):
-        def chunks(self) -> Iterator[Part]:
+        def chunks(self) -> Iterator[MadeChunk]:
             while True:
-                yield Part((_entry(1),) * 10)
+                yield MadeChunk((_entry(1),) * 10)
 
     assert held_out(Endless([]), "task", 0, ValidationSize(0.05, 1, 10)) == 10
     assert held_out(Endless([]), "task", 0, NO_SPLIT) == 0

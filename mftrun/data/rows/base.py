@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 
 from mftrun.data.mixture import Int64Array
-from mftrun.data.rows.layout import Layout
+from mftrun.data.rows.layout import Layout, Padded
 
 
 class Pieces(NamedTuple):
@@ -117,6 +117,25 @@ class RowBuilder(Protocol):
         Consecutive runs of `global_batch_size` rows become the global batches; only the last may be smaller.
         """
         ...
+
+
+class WholeSamples:
+    """What builders have in common that cut no sample, and lay rows out padded unless they say otherwise."""
+
+    @property
+    def splits_samples(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def layout(self) -> Layout:
+        """Rows padded to the longest of them."""
+        return Padded()
+
+    @property
+    def for_evaluation(self) -> Self:
+        """The same: no sample is cut."""
+        return self
 
 
 def offsets(counts: Int64Array) -> Int64Array:

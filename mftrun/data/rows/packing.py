@@ -9,33 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mftrun.data.mixture import Int64Array, permutation
-from mftrun.data.rows.base import Pieces, RowPlan, check_lengths, offsets, ranges
-from mftrun.data.rows.layout import Layout, Padded
+from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples, check_lengths, offsets, ranges
 
 
 @dataclass(frozen=True)
-class Packing:
+class Packing(WholeSamples):
     """Several samples a row, by best fit decreasing: almost no padding, attention isolated by positions."""
 
     @property
     def shares_rows(self) -> bool:
         """True."""
         return True
-
-    @property
-    def splits_samples(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def layout(self) -> Layout:
-        """Rows padded to the longest of them."""
-        return Padded()
-
-    @property
-    def for_evaluation(self) -> Packing:
-        """The same: no sample is cut."""
-        return self
 
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Pack the samples of `order` into rows; which of equally long ones goes where follows the order."""

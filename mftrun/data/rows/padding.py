@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mftrun.data.mixture import Int64Array, permutation
-from mftrun.data.rows.base import Pieces, RowPlan, check_lengths
-from mftrun.data.rows.layout import Layout, Padded
+from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples, check_lengths
 from mftrun.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Padding:
+class Padding(WholeSamples):
     """One sample a row; rows of similar length share a global batch, so that little is padded.
 
     Attributes:
@@ -31,21 +30,6 @@ class Padding:
     def shares_rows(self) -> bool:
         """False."""
         return False
-
-    @property
-    def splits_samples(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def layout(self) -> Layout:
-        """Rows padded to the longest of them."""
-        return Padded()
-
-    @property
-    def for_evaluation(self) -> Padding:
-        """The same: no sample is cut."""
-        return self
 
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Give every sample of `order` a row of its own, in that order."""

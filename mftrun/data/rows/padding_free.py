@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mftrun.data.mixture import Int64Array
-from mftrun.data.rows.base import Pieces, RowPlan, check_lengths, offsets
+from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples, check_lengths, offsets
 from mftrun.data.rows.layout import Joined, Layout
 from mftrun.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class PaddingFree:
+class PaddingFree(WholeSamples):
     """Whole samples in the sampler's order until the next would exceed the row's budget (next fit).
 
     The rows of a micro-batch lie end to end in one, so that nothing is ever padded.
@@ -34,19 +34,9 @@ class PaddingFree:
         return True
 
     @property
-    def splits_samples(self) -> bool:
-        """False."""
-        return False
-
-    @property
     def layout(self) -> Layout:
         """Rows end to end."""
         return Joined()
-
-    @property
-    def for_evaluation(self) -> PaddingFree:
-        """The same: no sample is cut."""
-        return self
 
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Fill rows with the samples of `order`, in that order."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from mftrun.data.chunks import MadeChunk
 from mftrun.data.sample import Sample
 from mftrun.data.source import Chunk, Source
 from mftrun.errors import DataError
@@ -33,22 +34,6 @@ class Position:
 START = Position()
 
 
-@dataclass(frozen=True)
-class Part:
-    """Entries that have been parsed; a `Chunk`."""
-
-    entries: tuple[Sample | DataError, ...]
-
-    @property
-    def size(self) -> int:
-        """How many."""
-        return len(self.entries)
-
-    def items(self) -> Iterator[Sample | DataError]:
-        """Gives the entries."""
-        yield from self.entries
-
-
 class TaskStream:
     """The samples of a source in its order, again from its beginning when it ends.
 
@@ -69,7 +54,7 @@ class TaskStream:
         self._rest: deque[Sample | DataError] = deque()
         self._fruitless = False
 
-    def take(self, count: int) -> Iterator[Part]:
+    def take(self, count: int) -> Iterator[MadeChunk]:
         """Reads on until there are so many more samples; bad entries among them are given, too.
 
         Raises:
@@ -80,7 +65,7 @@ class TaskStream:
                 self._load()
             part = self._part(count)
             count -= sum(isinstance(item, Sample) for item in part)
-            yield Part(tuple(part))
+            yield MadeChunk(tuple(part))
 
     def _part(self, most: int) -> list[Sample | DataError]:
         """Entries of the present chunk, up to so many samples."""

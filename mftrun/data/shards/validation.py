@@ -6,15 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mftrun.data.fitting import Limit, fit, joined
+from mftrun.data.fitting import Limit, fit
 from mftrun.data.sample import Sample
+from mftrun.data.selection import Piece, write_pieces
 from mftrun.data.source import Source, read
 from mftrun.data.split import VALID, ValidationSize, split
-from mftrun.data.table import COLUMNS, write_table
 from mftrun.data.token_file import TokenFile
 from mftrun.errors import DataError
 
@@ -57,11 +56,8 @@ def write_valid(folder: Path, valid: Mapping[int, TokenFile], tasks: Sequence[st
     Raises:
         DataError: The folder cannot be written.
     """
-    columns: dict[str, Any] = {name: np.zeros(int(name == "span_ptr"), np.int64) for name in COLUMNS}
-    files = list(valid.values())
-    if files:
-        fitted = [fit(file, np.arange(file.num_samples), limit) for file in files]
-        before = np.cumsum([0, *(len(file.meta.files) for file in files)])[:-1].tolist()
-        columns = joined(fitted, task=list(valid), source=list(range(len(files))), files=before)
-    origins = [path for file in files for path in file.meta.files]
-    write_table(folder, columns, tasks=tasks, files=origins, sources=files, fingerprint="")
+    pieces = [
+        Piece(task, file, VALID, fit(file, np.arange(file.num_samples), limit))
+        for task, file in valid.items()
+    ]
+    write_pieces(folder, pieces, tasks)
