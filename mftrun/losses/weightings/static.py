@@ -1,60 +1,20 @@
-"""Task weightings: how much each task counts."""
+"""Weights from the configuration, which never change."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mftrun.errors import ConfigError
+from mftrun.losses.weightings.base import Observation, Watch
 from mftrun.nearest import unknown
 
 _KEY = "loss.weighting.weights"
-
-
-class TaskWeights(Protocol):
-    """The weights of a run's tasks as they are now."""
-
-    def current(self) -> Tensor:
-        """float64 [K] on the CPU, 0 or more. A new tensor object whenever a weight has changed."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold to continue."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from `state_dict`."""
-        ...
-
-
-@runtime_checkable
-class Weighting(Protocol):
-    """Configuration of a weighting; `build` makes it run.
-
-    Attributes:
-        weighs: Whether any task can get another weight than the others.
-    """
-
-    @property
-    def weighs(self) -> bool:
-        """Whether any task can get another weight than the others."""
-        ...
-
-    def build(self, tasks: Sequence[str]) -> TaskWeights:
-        """The weights of these tasks, in their order.
-
-        Args:
-            tasks: Names of the run's tasks.
-
-        Raises:
-            ConfigError: A setting does not fit these tasks.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +41,21 @@ class Static:
     def weighs(self) -> bool:
         """Whether any weight differs from 1, which every task has that is not named."""
         return any(weight != 1 for weight in (self.weights or {}).values())
+
+    @property
+    def watch(self) -> Watch | None:
+        """None: nothing could change them."""
+        return None
+
+    @property
+    def draw_repeats(self) -> int:
+        """1."""
+        return 1
+
+    @property
+    def needs_gradient_norms(self) -> bool:
+        """False."""
+        return False
 
     def build(self, tasks: Sequence[str]) -> StaticWeights:
         """See `Weighting.build`.
@@ -110,6 +85,13 @@ class StaticWeights:
     def current(self) -> Tensor:
         """float64 [K], the same at every step."""
         return self._values
+
+    def observe(self, observation: Observation) -> None:
+        """Nothing comes of it."""
+
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """Empty: nothing was computed."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the configuration says it all, and may be changed on purpose when a run resumes."""
