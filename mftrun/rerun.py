@@ -16,7 +16,14 @@ from mftrun.paths import CONFIG_FILE
 
 _NAME = "rerun"
 # Mappings in which any name may be added, as in the original configs.
-_OPEN = ("data.tasks", "loss.weighting.weights", "sampler.weights", "sampler.repeats")
+_OPEN = (
+    "data.tasks",
+    "loss.token_loss.alpha",
+    "loss.weighting.references",
+    "loss.weighting.weights",
+    "sampler.repeats",
+    "sampler.weights",
+)
 
 
 def config_name(arguments: Sequence[str]) -> str:

@@ -20,6 +20,9 @@ Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
 
+PROBE_TOKENS = 1024
+"""The default of `probe.tokens_per_task`."""
+
 # Groups whose option is one object; `tracker` is a mapping of them.
 OBJECTS = (
     "job",
@@ -62,11 +65,21 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """When to stop before the end: `patience` evaluations without a better `metric`; `None` never."""
+    """When to stop before the end.
+
+    Attributes:
+        metric: `mean` of all tasks' validation losses, or a task's name.
+        patience: Evaluations without a better `metric` before the run ends; `None` never ends it.
+        min_delta: What counts as better, in nats.
+        per_task: Evaluations without a better loss of a task before it is frozen; `None` freezes none.
+        rollback: When a task is frozen, model and optimizer go back to its best checkpoint.
+    """
 
     metric: str
     patience: Positive | None
     min_delta: Annotated[float, Field(ge=0)]
+    per_task: Positive | None
+    rollback: bool
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,20 @@ class EvaluationConfig:
     every: Positive | None
     batch_size: Positive
     early_stopping: EarlyStoppingConfig
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Small validation batches that hold every task.
+
+    Attributes:
+        interval: Steps from one probe to the next; `None` probes before each step where the weighting watches
+            the probe, and never elsewhere.
+        tokens_per_task: Tokens of each task in a probe, at most, as long as one sample has no more.
+    """
+
+    interval: Positive | None
+    tokens_per_task: Positive
 
 
 @dataclass(frozen=True)
@@ -188,6 +215,7 @@ class RunConfig:
     allowed_targets: list[str]
     train: TrainConfig
     evaluation: EvaluationConfig
+    probe: ProbeConfig
     checkpoint: CheckpointConfig
     data: DataConfig
     tracker: dict[str, dict[str, Any] | None]
@@ -214,6 +242,7 @@ _TYPES: dict[str, Any] = {
     "allowed_targets": list[str],
     "train": TrainConfig,
     "evaluation": EvaluationConfig,
+    "probe": ProbeConfig,
     "checkpoint": CheckpointConfig,
     "data": DataConfig,
     "tracker": dict[str, dict[str, Any] | None],
@@ -319,6 +348,7 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
         raise ConfigError("train.max_steps", "is null, and so is train.epochs: the run would never end")
     if stopping.patience is not None and config.evaluation.every is None:
         raise ConfigError("evaluation.every", "early stopping needs evaluations; give the steps between two")
+    _check_freezing(config, tasks)
     if config.checkpoint.export_best and not config.checkpoint.keep_best:
         raise ConfigError("checkpoint.export_best", "needs checkpoint.keep_best=true")
     if stopping.metric != "mean" and stopping.metric not in tasks:
@@ -337,6 +367,25 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
         raise ConfigError("data.tasks.mean", "mean stands for all tasks together; give the task another name")
     _check_shards(config, tasks)
     _check_weights(config.objects["loss"], tasks)
+
+
+def _check_freezing(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
+    stopping = config.evaluation.early_stopping
+    key = "evaluation.early_stopping"
+    if stopping.per_task is None:
+        if stopping.rollback:
+            raise ConfigError(
+                f"{key}.rollback", f"acts when a task is frozen; give {key}.per_task, the evaluations to wait"
+            )
+        return
+    if config.evaluation.every is None:
+        raise ConfigError("evaluation.every", "freezing tasks needs evaluations; give the steps between two")
+    if not _validates(config.data, tasks):
+        raise ConfigError(
+            f"{key}.per_task", "there is no validation data to watch; raise data.valid_fraction"
+        )
+    if stopping.rollback and not config.checkpoint.keep_best:
+        raise ConfigError(f"{key}.rollback", "needs checkpoint.keep_best=true: it goes back to those")
 
 
 def _check_shards(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:

@@ -16,7 +16,7 @@ from mftrun.schema import check, task_configs
 
 CONF = resource_dir("conf")
 FILES = sorted(path for path in CONF.rglob("*.yaml") if "hydra" not in path.relative_to(CONF).parts)
-OPTIONS = [f"{path.parent.name}={path.stem}" for path in FILES if path.parent != CONF]
+OPTIONS = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in FILES if path.parent != CONF]
 
 
 def required_values(option: str, folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mftrun.data.plan import EpochPlan, Planner
+from mftrun.data.plan import EpochPlan, Freeze, Planner
 
 if TYPE_CHECKING:
     from mftrun.data.batch import Samples
@@ -34,8 +34,13 @@ class Epochs(Protocol):
     def tasks(self) -> Sequence[str]:
         """Task names, the same in every epoch."""
 
-    def epoch(self, number: int) -> Epoch:
+    def epoch(self, number: int, freezes: Sequence[Freeze] = ()) -> Epoch:
         """Returns an epoch (0-based): always the same for the same run. May wait until it is there.
+
+        Args:
+            number: Of the epoch.
+            freezes: From where on tasks are no longer trained; the plan may have no batch left, or none at
+                all.
 
         Raises:
             MftrunError: It cannot be had.
@@ -60,6 +65,6 @@ class SameSamples:
         """See `Epochs`."""
         return self._samples.tasks
 
-    def epoch(self, number: int) -> Epoch:
+    def epoch(self, number: int, freezes: Sequence[Freeze] = ()) -> Epoch:
         """See `Epochs`."""
-        return Epoch(self._samples, self._planner.epoch(number))
+        return Epoch(self._samples, self._planner.epoch(number, freezes))

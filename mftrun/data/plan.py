@@ -1,17 +1,17 @@
 """Plans: which rows each optimizer step trains, and how ranks and micro-batches share them.
 
-A plan is a function of the data, the seed and the epoch. The number of ranks and the micro-batch size only
-say how a global batch is dealt out, so a run's place in its data is two numbers, epoch and batch, and may be
-taken up by another number of ranks.
+A plan is a function of the data, the seed, the epoch and the tasks that have been frozen so far. The number
+of ranks and the micro-batch size only say how a global batch is dealt out, so a run's place in its data is
+two numbers, epoch and batch, and may be taken up by another number of ranks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,28 @@ import numpy.typing as npt
 from mftrun.data.mixture import Int64Array, Sampler, generator
 from mftrun.data.rows import Layout, RowBuilder, RowPlan
 
-# Separates this stream of random numbers from the sampler's.
+# Separate these streams of random numbers from the sampler's.
 _ROW_STREAM = 2
+_REGROUPED_STREAM = 6
+
+
+class Freeze(NamedTuple):
+    """From global batch `batch` of `epoch` on, no sample of `task` is trained.
+
+    Attributes:
+        task: number of the task.
+        epoch: 0-based.
+        batch: 0-based; earlier batches of the epoch stay as they are.
+    """
+
+    task: int
+    epoch: int
+    batch: int
+
+
+def concerning(freezes: Sequence[Freeze], epoch: int) -> tuple[Freeze, ...]:
+    """Return the freezes that an epoch's plan depends on: those of its own and of earlier ones."""
+    return tuple(freeze for freeze in freezes if freeze.epoch <= epoch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +86,9 @@ class EpochPlan:
 class Planner:
     """Makes the plan of any epoch, and keeps the last two.
 
+    A task that is frozen before an epoch is left out of the sampler's order. One that is frozen inside an
+    epoch leaves its rows' other samples behind, which are grouped into rows anew with the rest of the epoch.
+
     Attributes:
         lengths: int64[S], tokens of each sample.
         task: int[S], task of each sample.
@@ -84,14 +107,18 @@ class Planner:
     global_batch_size: int
     max_length: int
 
-    def epoch(self, epoch: int) -> EpochPlan:
-        """Return the plan of an epoch (0-based): always the same for the same fields."""
-        return self._plans(epoch)
+    def epoch(self, epoch: int, freezes: Sequence[Freeze] = ()) -> EpochPlan:
+        """Return the plan of an epoch (0-based): always the same for the same fields and freezes.
+
+        It ends early, or has no batch at all, where nothing but samples of frozen tasks would be left.
+        """
+        return self._plans(epoch, concerning(freezes, epoch))
 
     def total_batches(self, epochs: float) -> int:
         """Return the optimizer steps in `epochs` epochs; a begun step of a fractional epoch counts whole.
 
-        Every epoch is planned for it, because a sampler may give each a different number of rows.
+        Every epoch is planned for it, because a sampler may give each a different number of rows. That tasks
+        may be frozen is not looked at: the length of a run is settled when it starts.
         """
         whole = math.floor(epochs)
         # 1.1 - 1 is a little more than 0.1 and must not cost a step.
@@ -101,16 +128,36 @@ class Planner:
         return steps + sum(self.epoch(epoch).num_batches for epoch in reversed(range(whole)))
 
     @cached_property
-    def _plans(self) -> Callable[[int], EpochPlan]:
+    def _plans(self) -> Callable[[int, tuple[Freeze, ...]], EpochPlan]:
         # Two epochs at a time: the running one, and the one before it that an error report may look at.
         return lru_cache(maxsize=2)(self._plan)
 
-    def _plan(self, epoch: int) -> EpochPlan:
+    def _plan(self, epoch: int, freezes: tuple[Freeze, ...]) -> EpochPlan:
+        newest = max((freeze.batch for freeze in freezes if freeze.epoch == epoch), default=0)
+        frozen = np.array([freeze.task for freeze in freezes], np.int64)
+        if not newest:
+            return self._plan_whole(epoch, frozen)
+        before = tuple(freeze for freeze in freezes if (freeze.epoch, freeze.batch) != (epoch, newest))
+        return self._regrouped(self._plans(epoch, before), epoch, newest, frozen)
+
+    def _plan_whole(self, epoch: int, frozen: Int64Array) -> EpochPlan:
         order = self.sampler.order(self.task, self.seed, epoch)
+        order = order[~np.isin(self.task[order], frozen)]
         plan = self.rows.plan(self.lengths, order, self.max_length)
-        rng = generator(self.seed, epoch, _ROW_STREAM)
-        arranged = self.rows.arrange(plan.lengths, self.global_batch_size, rng)
-        return EpochPlan(plan.take(arranged), self.global_batch_size, self.rows.layout)
+        arranged = self._arranged(plan, generator(self.seed, epoch, _ROW_STREAM))
+        return EpochPlan(arranged, self.global_batch_size, self.rows.layout)
+
+    def _regrouped(self, plan: EpochPlan, epoch: int, batch: int, frozen: Int64Array) -> EpochPlan:
+        """Return the plan with its rows from `batch` on made anew, without the frozen tasks."""
+        done, left = np.split(np.arange(plan.rows.num_rows), [batch * self.global_batch_size])
+        pieces, _ = plan.rows.pieces(left)
+        pieces = pieces.take(~np.isin(self.task[pieces.samples], frozen))
+        rng = generator(self.seed, epoch, _REGROUPED_STREAM, part=batch)
+        rest = self._arranged(self.rows.place(pieces, self.max_length), rng)
+        return replace(plan, rows=plan.rows.take(done).followed_by(rest))
+
+    def _arranged(self, plan: RowPlan, rng: np.random.Generator) -> RowPlan:
+        return plan.take(self.rows.arrange(plan.lengths, self.global_batch_size, rng))
 
 
 def evaluation_plan(lengths: Int64Array, rows: RowBuilder, max_length: int) -> EpochPlan:

@@ -16,6 +16,7 @@ from mftrun.data.plan import evaluation_plan
 from mftrun.data.table import SampleTable
 from mftrun.data.tokenizer import load_saved
 from mftrun.distributed import resolve_precision
+from mftrun.jobs.balancing import build_balance
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
 from mftrun.jobs.run_data import RunData, run_data
@@ -169,6 +170,7 @@ def _parts(
     keep = config.checkpoint
     checkpoints = Checkpoints(layout.run_dir, keep.keep_last, keep.keep_best)
     pad_id = _pad_id(causal_lm_of(with_nll.model))
+    balance = build_balance(config, objective, accelerator, with_nll, valid, pad_id)
     return Parts(
         accelerator=accelerator,
         model=model,
@@ -176,10 +178,11 @@ def _parts(
         peak_lr=factory.lr,
         scheduler=build_group(config, "scheduler"),
         objective=objective,
+        balance=balance,
         feed=_feed(config, epochs, data.total_steps(), accelerator, pad_id),
         evaluator=_evaluator(config, valid, accelerator, pad_id),
         tracker=trackers,
-        saver=Saver(accelerator, checkpoints, model, optimizer, objective, resolved),
+        saver=Saver(accelerator, checkpoints, model, optimizer, balance, resolved),
         early_stopping=EarlyStopping(**vars(config.evaluation.early_stopping)),
         stop=context.stop,
     )

@@ -50,8 +50,9 @@ def complete(run: Run) -> None:
 
 
 def _back_to_best(run: Run) -> None:
-    saver, best = run.trainer.parts.saver, run.trainer.progress.kept_best_step
-    if best is None or best != run.trainer.progress.best_step:
+    saver, overall = run.trainer.parts.saver, run.trainer.progress.overall
+    best = overall.kept_step
+    if best is None or best != overall.step:
         log.warning("the final model is that of the last step: no best checkpoint was saved")
         return
     saver.load_weights(saver.checkpoints.path(best))
@@ -114,6 +115,7 @@ def _summary(run: Run) -> Summary:
         tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
         trainable_parameters=parameters.trainable,
         total_parameters=parameters.total,
+        frozen={name: frozen.step for name, frozen in progress.frozen.items()},
         closing=_closing(run),
     )
 

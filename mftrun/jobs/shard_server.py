@@ -71,7 +71,8 @@ def _told(error: Exception, run_dir: Path) -> MftrunError:
 def make_ahead(data: ShardedData, maker: ShardMaker, folder: ShardFolder, place: Place) -> None:
     """Makes shards while the ranks train on earlier ones, and removes those behind them.
 
-    It ends when there are enough for all steps of the run.
+    It ends when there are enough for all steps of the run; where tasks may be frozen, which makes shards
+    shorter, it never does, and goes on when a rank asks for more.
 
     Args:
         data: The run's data.
@@ -87,10 +88,12 @@ def make_ahead(data: ShardedData, maker: ShardMaker, folder: ShardFolder, place:
         assert table is not None, "it was just made"
         steps += data.plan(table, number).num_batches
         del table
-        if steps >= data.total_steps():
+        is_enough = steps >= data.total_steps()
+        if is_enough and not data.may_shrink:
             return
         number += 1
-        while (wanted := folder.wanted()) < number - AHEAD:
+        ahead = 0 if is_enough else AHEAD
+        while (wanted := folder.wanted()) < number - ahead:
             time.sleep(_PAUSE)
         for behind in [other for other in folder.numbers() if other < wanted - AHEAD]:
             folder.remove(behind)

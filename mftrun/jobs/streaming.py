@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from mftrun.data.digests import digest
 from mftrun.data.epochs import Epochs
 from mftrun.data.fitting import ON_OVERLONG, Limit
 from mftrun.data.from_sources import refuse_shared
-from mftrun.data.plan import EpochPlan
+from mftrun.data.plan import EpochPlan, Freeze, concerning
 from mftrun.data.policies import ON_BAD, BadLines
 from mftrun.data.prepare import REPORT, listed_changes, read_report
 from mftrun.data.report import DataReport
@@ -132,10 +132,21 @@ class ShardedData:
         assert self._config.train.max_steps is not None, "the schema refuses a stream without an end"
         return self._config.train.max_steps
 
-    def plan(self, table: SampleTable, number: int) -> EpochPlan:
-        """The plan of a shard: that of the first epoch of a data set of its own."""
+    @property
+    def may_shrink(self) -> bool:
+        """Whether shards may turn out to hold fewer steps than planned, as tasks may be frozen."""
+        return self._config.evaluation.early_stopping.per_task is not None
+
+    def plan(self, table: SampleTable, number: int, freezes: Sequence[Freeze] = ()) -> EpochPlan:
+        """The plan of a shard: that of the first epoch of a data set of its own.
+
+        Args:
+            table: The samples of the shard.
+            number: Of the shard.
+            freezes: From where on tasks are no longer trained; their epochs are shards.
+        """
         seed = np.random.SeedSequence([self._config.seed, number, _SEED_STREAM]).generate_state(1)[0]
-        return build_planner(self._config, table, int(seed)).epoch(0)
+        return build_planner(self._config, table, int(seed)).epoch(0, _seen_from(number, freezes))
 
     def _adopt(self, checkpoint: Path) -> None:
         """Takes over the records of another run, whose checkpoint this one goes on from."""
@@ -308,6 +319,14 @@ def shard_maker(
     encoder = build_group(config, "template").encoder(tokenizer)
     recipe = Recipe(encoder, _rules(config), ON_BAD[config.data.on_bad], digest(about["origin"]))
     return ShardMaker(folder, tasks, recipe, workers)
+
+
+def _seen_from(number: int, freezes: Sequence[Freeze]) -> list[Freeze]:
+    """The freezes that matter to a shard, which is the first epoch of its own planner."""
+    return [
+        Freeze(freeze.task, 0, freeze.batch if freeze.epoch == number else 0)
+        for freeze in concerning(freezes, number)
+    ]
 
 
 def _rules(config: RunConfig) -> Rules:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
-
-from mftrun.losses.counts import Counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +20,7 @@ class Targets:
         target_weights: [T], how many tokens each counts as; a mean over tokens must be weighted by it.
         task_ids: int64 [T].
         sample_ids: int64 [T], equal for the tokens of one sample, and only comparable within the micro-batch.
-        sample_sizes: float64 [T], summed weight of the targets of the token's sample.
+        sample_sizes: [T], summed weight of the targets of the token's sample.
     """
 
     nll: Tensor
@@ -31,16 +30,48 @@ class Targets:
     sample_sizes: Tensor
 
 
-@runtime_checkable
-class TokenLoss(Protocol):
-    """Values that a normalization then averages."""
+class TokenValues(Protocol):
+    """A token loss in a run with K tasks."""
 
-    def values(self, targets: Targets, counts: Counts) -> Tensor:
-        """Loss of each target token, [T], not yet multiplied by its weight.
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether `values` must know something of the nlls of the whole global batch."""
+        ...
+
+    def statistics(self, targets: Targets, shares: Tensor) -> Tensor:
+        """What `values` must know of one micro-batch; the sum over those of all ranks is what it is given.
+
+        Args:
+            targets: The micro-batch; its gradient is not followed.
+            shares: float64 [T], factor of each token's value in the loss of the global batch.
+
+        Returns:
+            float64 [S], S fixed for the run; empty where nothing is needed.
+        """
+        ...
+
+    def values(self, targets: Targets, statistics: Tensor | None) -> Tensor:
+        """Loss of each target token, [T], not yet multiplied by its share.
 
         Args:
             targets: The micro-batch.
-            counts: Of the whole global batch.
+            statistics: float64 [S], summed over the global batch; None where none are needed.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenLoss(Protocol):
+    """Configuration of a token loss; `for_tasks` makes it run."""
+
+    def for_tasks(self, tasks: Sequence[str]) -> TokenValues:
+        """The token loss of a run.
+
+        Args:
+            tasks: Names, in the order of the task ids.
+
+        Raises:
+            ConfigError: A setting does not fit these tasks.
         """
         ...
 
@@ -49,6 +80,16 @@ class TokenLoss(Protocol):
 class CrossEntropy:
     """The nll itself."""
 
-    def values(self, targets: Targets, counts: Counts) -> Tensor:
+    needs_statistics: ClassVar[bool] = False
+
+    def for_tasks(self, tasks: Sequence[str]) -> CrossEntropy:
+        """Itself: all tasks are alike."""
+        return self
+
+    def statistics(self, targets: Targets, shares: Tensor) -> Tensor:
+        """Nothing, float64 [0]."""
+        return shares[:0]
+
+    def values(self, targets: Targets, statistics: Tensor | None) -> Tensor:
         """The nlls as they are, [T]."""
         return targets.nll

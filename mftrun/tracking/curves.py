@@ -1,4 +1,4 @@
-"""Loss curves of every task as one picture."""
+"""Loss curves of every task, and its weight where weights change, as one picture."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 _DPI = 120
 _LINE_STYLES = ("-", "--", ":")
 _ROWS_A_LEGEND_COLUMN = 24
+_CROWDED = 10  # tasks; of more, pale lines and large markers would hide the rest
+_LOSS = "loss per target token (nats)"
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], tasks: Sequence[str], path: Path) -> None:
     """Draws the training and the validation loss of each task over the steps, side by side, as a PNG.
 
-    A task has one color and line style in both panels. Training losses are drawn as they were measured, pale,
-    and smoothed; a task that is absent from a record has no point there.
+    Where a task's weight changed during the run, a third panel shows the weights; a cross marks the record
+    from which on a weight stays 0, as that of a frozen task. A task has one color and line style in all
+    panels. Training losses and weights are drawn as they were measured, pale, and smoothed; a task that is
+    absent from a record has no point there.
 
     Args:
         records: Records of the metrics file, in order.
@@ -38,12 +42,16 @@ def plot_curves(records: Sequence[Mapping[str, Any]], tasks: Sequence[str], path
     from matplotlib.figure import Figure
 
     columns = -(-len(tasks) // _ROWS_A_LEGEND_COLUMN)
-    figure = Figure(figsize=(12 + 1.6 * columns, 5.2), dpi=_DPI, layout="constrained")
+    panels = 3 if _weights_change(records, tasks) else 2
+    figure = Figure(figsize=(6 * panels + 1.6 * columns, 5.2), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)  # draws without pyplot, whose state is global
-    train, valid = figure.subplots(1, 2, sharex=True, sharey=True)
+    train, valid, *weights = figure.subplots(1, panels, sharex=True)
+    valid.sharey(train)
     styles = _styles(len(tasks))
-    _draw_train(train, records, tasks, styles)
+    _draw_smoothed(train, records, tasks, styles, "train/loss/", "Training loss", _LOSS)
     _draw_valid(valid, records, tasks, styles)
+    for axes in weights:
+        _draw_weights(axes, records, tasks, styles)
     _legend(figure, tasks, styles, columns)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", metadata={"Software": "mftrun"})
@@ -84,28 +92,53 @@ def _styles(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _draw_train(
-    axes: Axes, records: Sequence[Mapping[str, Any]], tasks: Sequence[str], styles: list[Any]
+def _weights_change(records: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> bool:
+    return any(len(set(series(records, f"weight/{task}")[1])) > 1 for task in tasks)
+
+
+def _draw_smoothed(
+    axes: Axes,
+    records: Sequence[Mapping[str, Any]],
+    tasks: Sequence[str],
+    styles: list[Any],
+    prefix: str,
+    title: str,
+    label: str,
 ) -> None:
-    crowded = len(tasks) > 10
+    points = 0
     for task, style in zip(tasks, styles, strict=True):
-        steps, values = series(records, f"train/loss/{task}")
-        if not crowded:
+        steps, values = series(records, prefix + task)
+        points = max(points, len(values))
+        if len(tasks) <= _CROWDED:
             axes.plot(steps, values, color=style["color"], linewidth=0.7, alpha=0.3)
         axes.plot(steps, smoothed(values), **style, linewidth=1.6, marker=_marker(values))
-    points = max((len(series(records, f"train/loss/{task}")[0]) for task in tasks), default=0)
-    title = "Training loss" if points < _SMOOTHED_FROM else "Training loss (smoothed)"
-    _finish(axes, title, records, "train/loss/")
+    _finish(axes, title if points < _SMOOTHED_FROM else f"{title} (smoothed)", label, records, prefix)
+
+
+def _draw_weights(
+    axes: Axes, records: Sequence[Mapping[str, Any]], tasks: Sequence[str], styles: list[Any]
+) -> None:
+    _draw_smoothed(axes, records, tasks, styles, "weight/", "Task weights", "weight in the loss")
+    axes.set_ylim(bottom=0)
+    for task, style in zip(tasks, styles, strict=True):
+        for step in _zero_from(*series(records, f"weight/{task}")):
+            axes.plot(step, 0, "X", color=style["color"], markersize=8, clip_on=False, zorder=3)
+
+
+def _zero_from(steps: Sequence[int], weights: Sequence[float]) -> Sequence[int]:
+    """The step from which on a weight stays 0; nothing if it does not, or always was."""
+    positive = max((place for place, weight in enumerate(weights) if weight > 0), default=len(weights))
+    return steps[positive + 1 : positive + 2]
 
 
 def _draw_valid(
     axes: Axes, records: Sequence[Mapping[str, Any]], tasks: Sequence[str], styles: list[Any]
 ) -> None:
-    size = 4.5 if len(tasks) <= 10 else 2.5
+    size = 4.5 if len(tasks) <= _CROWDED else 2.5
     for task, style in zip(tasks, styles, strict=True):
         steps, values = series(records, f"valid/loss/{task}")
         axes.plot(steps, values, **style, linewidth=1.4, marker="o", markersize=size)
-    _finish(axes, "Validation loss", records, "valid/loss/")
+    _finish(axes, "Validation loss", _LOSS, records, "valid/loss/")
 
 
 def _marker(values: Sequence[float]) -> str:
@@ -113,12 +146,12 @@ def _marker(values: Sequence[float]) -> str:
     return "o" if len(values) == 1 else ""
 
 
-def _finish(axes: Axes, title: str, records: Sequence[Mapping[str, Any]], prefix: str) -> None:
+def _finish(axes: Axes, title: str, label: str, records: Sequence[Mapping[str, Any]], prefix: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss per target token (nats)")
+    axes.set_ylabel(label)
     axes.tick_params(labelleft=True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     steps = {record["step"] for record in records}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mftrun.files import write_atomically
@@ -39,6 +40,7 @@ _COLUMNS = (
     _Column(("valid", "best"), lambda task: text.loss(task.valid_best), 3),
     _Column(("best at", "step"), lambda task: text.step(task.valid_best_step), 2),
 )
+_FROZEN = _Column(("frozen", "at"), lambda task: text.step(task.frozen_step), 4)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ class TaskCounts:
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """Results of one task: its counts, and its losses (nll per target token); None where never measured."""
+    """Results of one task: its counts, and its losses (nll per target token); None where never measured.
+
+    `frozen_step` is the step at which per-task stopping froze it; None for a task that was never frozen.
+    """
 
     samples: int
     valid_samples: int
@@ -69,6 +74,7 @@ class TaskSummary:
     valid_last: float | None = None
     valid_best: float | None = None
     valid_best_step: int | None = None
+    frozen_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ def summarize(
     trainable_parameters: int,
     total_parameters: int,
     closing: Mapping[str, str] | None = None,
+    frozen: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
     """Draws a run's results from its metric records, so that a resumed run tells of its whole history.
 
@@ -135,10 +142,11 @@ def summarize(
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of the model.
         closing: Lines for under the table, name to text.
+        frozen: Task name to the step at which it was frozen; other tasks were trained to the end.
     """
     records = list(records)
     return Summary(
-        tasks={name: _task_summary(records, name, counts[name]) for name in counts},
+        tasks={name: _task_summary(records, name, counts[name], frozen.get(name)) for name in counts},
         steps=steps,
         seconds=seconds,
         tokens_per_second=tokens_per_second,
@@ -188,7 +196,9 @@ def closing_lines(summary: Summary) -> list[str]:
     return [f"{name + ':':<{width}} {value}" for name, value in summary.closing.items()]
 
 
-def _task_summary(records: Sequence[Mapping[str, Any]], name: str, counts: TaskCounts) -> TaskSummary:
+def _task_summary(
+    records: Sequence[Mapping[str, Any]], name: str, counts: TaskCounts, frozen_step: int | None
+) -> TaskSummary:
     _, train = series(records, f"train/loss/{name}")
     steps, valid = series(records, f"valid/loss/{name}")
     best = min(range(len(valid)), key=valid.__getitem__) if valid else None
@@ -202,6 +212,7 @@ def _task_summary(records: Sequence[Mapping[str, Any]], name: str, counts: TaskC
         valid_last=valid[-1] if valid else None,
         valid_best=None if best is None else valid[best],
         valid_best_step=None if best is None else steps[best],
+        frozen_step=frozen_step,
     )
 
 
@@ -210,7 +221,7 @@ def _cells(summary: Summary, width: int) -> tuple[list[tuple[str, str]], list[li
     tasks = list(summary.tasks.values())
     if len(tasks) > 1:
         tasks.append(_together(tasks))
-    columns = list(_COLUMNS)
+    columns = [*_COLUMNS, *([_FROZEN] if any(task.frozen_step is not None for task in tasks) else [])]
     while (room := width - sum(_width(column, tasks) + _GAP for column in columns)) < _NAME_WIDTHS[0]:
         if len(columns) == 1:
             break

@@ -52,6 +52,7 @@ class Agreement:
         slots: Positions, padding included.
         stop: Some rank was told to stop.
         save: Some rank wants a checkpoint.
+        watched: float64 [W] on the CPU, the sums over the ranks of what rode along.
     """
 
     counts: Counts
@@ -61,16 +62,28 @@ class Agreement:
     slots: int
     stop: bool
     save: bool
+    watched: torch.Tensor
 
 
-def agree(accelerator: Accelerator, ballot: Ballot) -> Agreement:
-    """Sums the ranks' ballots (one all-reduce of 2K + 4 numbers, one read-back)."""
+_TAIL = 4  # tokens, slots, stop, save
+
+
+def agree(accelerator: Accelerator, ballot: Ballot, watched: torch.Tensor) -> Agreement:
+    """Sums the ranks' ballots (one all-reduce of 2K + 4 + W numbers, one read-back).
+
+    Args:
+        accelerator: Joins the ranks.
+        ballot: This rank's.
+        watched: float64 [W] on the device, more to be summed: losses that the task weights depend on.
+    """
     tail = [ballot.tokens, ballot.slots, int(ballot.stop), int(ballot.save)]
-    local = np.concatenate([ballot.targets, ballot.samples, np.asarray(tail, dtype=np.float64)])
-    total = accelerator.reduce(torch.from_numpy(local).to(accelerator.device), reduction="sum")
+    own = np.concatenate([ballot.targets, ballot.samples, np.asarray(tail, dtype=np.float64)])
+    local = torch.cat([torch.from_numpy(own).to(accelerator.device), watched])
+    total = accelerator.reduce(local, reduction="sum")
     k = len(ballot.targets)
-    targets = [int(value) if value.is_integer() else value for value in total[:k].tolist()]
-    values = [int(value) for value in total[k:].tolist()]
+    host = total.cpu()
+    targets = [int(value) if value.is_integer() else value for value in host[:k].tolist()]
+    values = [int(value) for value in host[k : 2 * k + _TAIL].tolist()]
     tokens, slots, stop, save = values[k:]
     return Agreement(
         counts=Counts(tokens=total[:k], samples=total[k : 2 * k]),
@@ -80,4 +93,5 @@ def agree(accelerator: Accelerator, ballot: Ballot) -> Agreement:
         slots=slots,
         stop=stop > 0,
         save=save > 0,
+        watched=host[2 * k + _TAIL :],
     )

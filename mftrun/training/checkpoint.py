@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Checkpoints:
     Args:
         run_dir: The run folder.
         keep_last: How many of the newest to keep, 1 or more.
-        keep_best: Whether the one of the best evaluation is kept as well.
+        keep_best: Whether those of the best evaluations are kept as well.
     """
 
     def __init__(self, run_dir: Path, keep_last: int = 1, keep_best: bool = True) -> None:
@@ -90,12 +91,16 @@ class Checkpoints:
             write_json(scratch / MANIFEST, {"step": step, "epoch_end": epoch_end, "files": sizes})
         return self.path(step)
 
-    def prune(self, best_step: int | None) -> None:
-        """Removes what is neither among the newest, nor the best, nor an epoch's end."""
+    def prune(self, best_steps: Collection[int]) -> None:
+        """Removes what is neither among the newest, nor a best, nor an epoch's end.
+
+        Args:
+            best_steps: Steps of the best evaluations: of the watched loss, and of each task's own.
+        """
         complete = self.complete()
         kept = set(complete[-self._keep_last :])
-        if self._keep_best and best_step is not None:
-            kept.add(self.path(best_step))
+        if self._keep_best:
+            kept |= {self.path(step) for step in best_steps}
         for path in complete:
             if path not in kept and not read_manifest(path).epoch_end:
                 _remove(path)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from mftrun.data.batch import collate
@@ -17,8 +16,60 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from mftrun.data.batch import Samples
+    from mftrun.data.batch import Batch, Samples
+    from mftrun.data.mixture import Int64Array
     from mftrun.launch import StopRequest
+
+
+class ForwardPass:
+    """One rank's part of all rows of a plan, forward only.
+
+    Args:
+        accelerator: Says which rank this is, and its device.
+        samples: What the plan's rows are made of.
+        plan: The rows, as a single global batch.
+        micro_batch_size: Rows in one forward of one rank.
+        pad_id: Token that fills rows.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
+    ) -> None:
+        self._device = accelerator.device
+        self._samples = samples
+        self._plan = plan
+        self._pad_id = pad_id
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        # As many micro-batches on every rank: sharded models join the ranks in each forward.
+        self._window = plan.window(0, rank, ranks, micro_batch_size) if plan.rows.num_rows else []
+
+    def run(self, model: nn.Module, stopped: Callable[[], bool] = lambda: False) -> tuple[torch.Tensor, bool]:
+        """Sums the losses, without reading anything back from the device.
+
+        Dropout is off and no random number is drawn.
+
+        Args:
+            model: The prepared model-with-nll; goes back to training mode.
+            stopped: Asked before every micro-batch; True leaves the rest out.
+
+        Returns:
+            float64 [2K] on the device, this rank's `TaskSums.vector`; and whether something was left out.
+        """
+        sums = TaskSums(len(self._samples.tasks), self._device)
+        with _measuring(model):
+            for rows in self._window:
+                if stopped():
+                    return sums.vector(), True
+                batch = self._batch(rows)
+                output = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids)
+                sums.add(output.nll, batch.task_ids, batch.target_weights)
+        return sums.vector(), False
+
+    def _batch(self, rows: Int64Array) -> Batch:
+        batch = collate(self._samples, self._plan.rows, rows, self._pad_id, self._plan.layout)
+        if self._device.type == "cuda":
+            batch = batch.pin()  # from other memory, copying would wait for the device
+        return batch.to(self._device, non_blocking=True)
 
 
 class Evaluator:
@@ -38,13 +89,8 @@ class Evaluator:
         self, accelerator: Accelerator, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
     ) -> None:
         self._accelerator = accelerator
-        self._samples = samples
-        self._plan = plan
-        self._pad_id = pad_id
-        ranks = accelerator.num_processes
-        self._window = (
-            plan.window(0, accelerator.process_index, ranks, micro_batch_size) if plan.rows.num_rows else []
-        )
+        self._tasks = samples.tasks
+        self._forward = ForwardPass(accelerator, samples, plan, micro_batch_size, pad_id)
 
     def losses(self, model: nn.Module, stop: StopRequest) -> dict[str, float] | None:
         """Validation loss of every task that has validation targets, in nats per token.
@@ -58,37 +104,25 @@ class Evaluator:
         Returns:
             The losses by task; None when a signal cut the evaluation short on some rank.
         """
-        sums = TaskSums(len(self._samples.tasks), self._accelerator.device)
-        model.eval()
-        try:
-            stopped = self._sum(model, sums, self._window, stop)
-        finally:
-            model.train()
-        return self._reduce(sums, stopped)
+        local, stopped = self._forward.run(model, lambda: stop.stop_requested)
+        return self._reduce(local, stopped)
 
-    @torch.no_grad()
-    def _sum(
-        self, model: nn.Module, sums: TaskSums, window: Sequence[npt.NDArray[np.int64]], stop: StopRequest
-    ) -> bool:
-        for rows in window:
-            if stop.stop_requested:
-                return True
-            batch = collate(self._samples, self._plan.rows, rows, self._pad_id, self._plan.layout)
-            batch = batch.to(self._accelerator.device)
-            output = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids)
-            sums.add(output.nll, batch.task_ids, batch.target_weights)
-        return False
-
-    def _reduce(self, sums: TaskSums, stopped: bool) -> dict[str, float] | None:
-        local = sums.vector()
+    def _reduce(self, local: torch.Tensor, stopped: bool) -> dict[str, float] | None:
         flagged = torch.cat([local, local.new_tensor([float(stopped)])])
         total = self._accelerator.reduce(flagged, reduction="sum").cpu()
         if total[-1] > 0:
             return None
-        whole = TaskSums(len(self._samples.tasks), torch.device("cpu"))
+        whole = TaskSums(len(self._tasks), torch.device("cpu"))
         whole.load_vector(total[:-1])
-        return {
-            name: mean
-            for name, mean in zip(self._samples.tasks, whole.means(), strict=True)
-            if mean is not None
-        }
+        return {name: mean for name, mean in zip(self._tasks, whole.means(), strict=True) if mean is not None}
+
+
+@contextmanager
+def _measuring(model: nn.Module) -> Iterator[None]:
+    """Inside, the model neither drops anything out nor keeps what a backward would need."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()

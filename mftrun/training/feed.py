@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
 from mftrun.data.batch import Batch, collate, window_counts
-from mftrun.data.epochs import Epochs
-from mftrun.data.plan import EpochPlan
+from mftrun.data.epochs import Epoch, Epochs
+from mftrun.data.plan import EpochPlan, Freeze
+
+_MOST_EMPTY = 100  # epochs without a batch before it is clear that there will be none
 
 
 class Feed:
@@ -39,10 +41,37 @@ class Feed:
     ) -> None:
         self.tasks = list(epochs.tasks)
         self.total_steps = total_steps
-        self._epoch = epochs.epoch
+        self._epochs = epochs
+        self._freezes: tuple[Freeze, ...] = ()
         self._newest = 0
         self._rank, self._world_size, self._micro_batch_size = rank, world_size, micro_batch_size
         self._pad_id, self._pin = pad_id, pin
+
+    def freeze(self, freezes: Sequence[Freeze]) -> None:
+        """Deals no more samples of some tasks, each from a place on; what was dealt before stays as it was.
+
+        Args:
+            freezes: All of them, those that this has been told before, too.
+        """
+        self._freezes = tuple(freezes)
+
+    def settle(self, epoch: int, batch: int) -> tuple[int, int] | None:
+        """The first position from this one on at which there is a global batch. May wait for data.
+
+        It is another one only behind the end of an epoch: of one that a freeze has ended early, or one in
+        which all samples would be of frozen tasks.
+
+        Returns:
+            None where there is none: what the sampler takes is all of frozen tasks.
+
+        Raises:
+            MftrunError, WaitEndedError: As `Epochs.epoch`.
+        """
+        for number in range(epoch, epoch + _MOST_EMPTY):
+            if batch < self._epoch(number).plan.num_batches:
+                return number, batch
+            batch = 0
+        return None
 
     def ballot(
         self, epoch: int, batch: int
@@ -67,7 +96,7 @@ class Feed:
             yield made.pin() if self._pin else made
 
     def after(self, epoch: int, batch: int) -> tuple[int, int]:
-        """The position behind a global batch."""
+        """The position behind a global batch. Data that is not there yet is not asked for: see `settle`."""
         following = batch + 1
         return (epoch + 1, 0) if following >= self._epoch(epoch).plan.num_batches else (epoch, following)
 
@@ -80,6 +109,9 @@ class Feed:
         samples = self._epoch(self._newest).samples
         origin = samples.origin(sample)
         return self.tasks[int(samples.task[sample])], f"{origin.path}:{origin.line} (sample {sample})"
+
+    def _epoch(self, number: int) -> Epoch:
+        return self._epochs.epoch(number, self._freezes)
 
     def _rows(self, plan: EpochPlan, batch: int) -> list[npt.NDArray[np.int64]]:
         return plan.window(batch, self._rank, self._world_size, self._micro_batch_size)

@@ -64,11 +64,12 @@ class Meter:
         self._slots += agreement.slots
         self._last = values
 
-    def record(self, weights: Mapping[str, float]) -> dict[str, Any]:
+    def record(self, weights: Mapping[str, float], probe_seconds: float | None = None) -> dict[str, Any]:
         """The record of the steps since the last one; starts anew.
 
         Args:
             weights: Current task weights, by name.
+            probe_seconds: Time of these steps that was spent probing; None without a probe.
         """
         self._lap()
         (objective, router, targets), means = self._reduced_means()
@@ -78,6 +79,8 @@ class Meter:
         record.update({f"train/loss/{name}": mean for name, mean in means.items()})
         record.update({f"weight/{name}": weight for name, weight in weights.items()})
         record.update(self._last)
+        if probe_seconds is not None:
+            record["probe/share"] = probe_seconds / max(self._lap_seconds, 1e-9)
         record["tokens_per_second"] = self._tokens / max(self._lap_seconds, 1e-9)
         record["target_share"] = targets / max(self._tokens, 1)
         record["padding_share"] = 1 - self._tokens / max(self._slots, 1)

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-    from mftrun.losses.objective import Objective
+    from mftrun.training.balance import Balance
     from mftrun.training.meter import Meter
 
 log = logging.getLogger(__name__)
 
 PROGRESS = "progress.json"
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Where the run stood when a checkpoint was taken."""
+    return Progress.from_dict(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
 
 
 class Saver:
@@ -38,7 +43,7 @@ class Saver:
         checkpoints: The run's checkpoint folder.
         model: The prepared model.
         optimizer: The prepared optimizer.
-        objective: Its state is saved, too.
+        balance: Its state and the objective's are saved, too.
         config: The resolved configuration, kept in every checkpoint.
     """
 
@@ -48,14 +53,14 @@ class Saver:
         checkpoints: Checkpoints,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        objective: Objective,
+        balance: Balance,
         config: Mapping[str, Any],
     ) -> None:
         self.checkpoints = checkpoints
         self._accelerator = accelerator
         self._model = accelerator.unwrap_model(model)
         self._optimizer = optimizer
-        self._objective = objective
+        self._balance = balance
         self._config = config
 
     def save(self, progress: Progress, meter: Meter, epoch_end: bool = False) -> bool:
@@ -68,10 +73,12 @@ class Saver:
             Whether it is on disk; the same on all ranks.
         """
         randoms = gather_object([snapshot.random_state()])
-        state = {"meter": meter.state(), "objective": self._objective.state_dict(), "random": randoms}
-        written = self._accelerator.is_main_process and self._write(progress, state, epoch_end)
-        told = torch.tensor(int(written), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(told, reduction="sum"))
+        state = {"meter": meter.state(), "balance": self._balance.state(), "random": randoms}
+        is_main = self._accelerator.is_main_process
+        written = self._told(is_main and self._write(progress, state, epoch_end))
+        if written:
+            progress.note_kept()  # on every rank: which checkpoint to go back to may hang on it
+        return written
 
     def restore(self, checkpoint: Path, meter: Meter) -> Progress:
         """Brings every object back to the state of ``checkpoint``; every rank must call it.
@@ -79,13 +86,35 @@ class Saver:
         Raises:
             ConfigError: The checkpoint belongs to another model.
         """
-        self.load_weights(checkpoint)
-        self._optimizer.load_state_dict(snapshot.load_object(checkpoint / snapshot.OPTIMIZER))
+        self._load_trained(checkpoint)
         state = snapshot.load_object(checkpoint / snapshot.STATE)
-        self._objective.load_state_dict(state["objective"])
+        self._balance.load_state(state["balance"])
         meter.load_state(state["meter"])
         self._restore_random(state["random"])
-        return Progress.from_dict(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+        return read_progress(checkpoint)
+
+    def roll_back(self, progress: Progress) -> bool:
+        """Takes model and optimizer back to the checkpoint that ``progress.rollback`` names; every rank must.
+
+        Step, place in the data, generators and task weights stay. The first rank looks whether the checkpoint
+        is there; where it is not, the run goes on with what it has, and a warning says so.
+
+        Args:
+            progress: Forgets its ``rollback``, and has the patience it had there.
+
+        Returns:
+            Whether it went back; the same on all ranks.
+        """
+        step, progress.rollback = progress.rollback, None
+        assert step is not None, "a rollback was asked for"
+        is_main = self._accelerator.is_main_process
+        if not self._told(is_main and self.checkpoints.holds(step)):
+            log.warning("not going back to step %d: there is no whole checkpoint of it", step)
+            return False
+        self._load_trained(self.checkpoints.path(step))
+        progress.rewind_patience(read_progress(self.checkpoints.path(step)))
+        log.info("went back to the model and the optimizer of step %d", step)
+        return True
 
     def load_weights(self, checkpoint: Path) -> None:
         """Brings the model alone back to ``checkpoint``.
@@ -98,19 +127,28 @@ class Saver:
         except ValueError as error:
             raise ConfigError("resume", str(error)) from error
 
+    def _load_trained(self, checkpoint: Path) -> None:
+        self.load_weights(checkpoint)
+        self._optimizer.load_state_dict(snapshot.load_object(checkpoint / snapshot.OPTIMIZER))
+
+    def _told(self, first_says: bool) -> bool:
+        """What the first rank says, on all of them; the others say no."""
+        told = torch.tensor(int(first_says), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(told, reduction="sum"))
+
     def _write(self, progress: Progress, state: dict[str, Any], epoch_end: bool) -> bool:
-        kept_best = progress.step if progress.best_step == progress.step else progress.kept_best_step
+        kept = progress.once_kept()
 
         def fill(folder: Path) -> None:
             snapshot.save_weights(self._model, folder)
             snapshot.save_object(self._optimizer.state_dict(), folder / snapshot.OPTIMIZER)
             snapshot.save_object(state, folder / snapshot.STATE)
-            write_json(folder / PROGRESS, {**progress.to_dict(), "kept_best_step": kept_best})
+            write_json(folder / PROGRESS, kept.to_dict())
             write_json(folder / CONFIG, self._config)
 
         try:
             path = self.checkpoints.save(progress.step, epoch_end, fill)
-            self.checkpoints.prune(kept_best)
+            self.checkpoints.prune(kept.kept_steps)
         except OSError as error:
             log.error(
                 "the checkpoint of step %d could not be saved (%s). Earlier checkpoints are untouched, and "
@@ -120,7 +158,6 @@ class Saver:
                 self.checkpoints.folder,
             )
             return False
-        progress.kept_best_step = kept_best
         log.info("saved %s", path)
         return True
 

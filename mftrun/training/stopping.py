@@ -1,54 +1,104 @@
-"""When to stop early: the watched validation loss has not improved for a while."""
+"""When to stop early: validation losses that have not improved for a while, of the run or of one task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from mftrun.training.progress import Progress
+from mftrun.training.progress import Best, Progress
 
 MEAN = "mean"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one evaluation says.
+
+    Attributes:
+        is_best: Whether the watched loss is the lowest so far.
+        best_tasks: Tasks still trained whose losses are their lowest so far; empty unless tasks are stopped
+            one by one.
+        to_freeze: Tasks that are to be frozen now.
+        rollback: Step of the checkpoint that model and optimizer are to go back to: the best of the tasks to
+            freeze, the earliest where there are several. None goes on with what there is.
+    """
+
+    is_best: bool = False
+    best_tasks: tuple[str, ...] = ()
+    to_freeze: tuple[str, ...] = ()
+    rollback: int | None = None
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Watches one validation loss.
+    """Watches one validation loss, or that of every task as well.
+
+    Freezing a task by its own loss, going back to its best checkpoint or not, is mSFT (arXiv 2603.21606).
 
     Args:
         metric: ``mean`` (over tasks) or the name of a task.
         patience: Evaluations without improvement before the run ends; None never ends it.
         min_delta: Improvement that counts, in nats.
+        per_task: Evaluations without improvement of its own loss before a task is frozen; None freezes none.
+        rollback: Whether model and optimizer go back to the best checkpoint of a task that is frozen.
     """
 
     metric: str = MEAN
     patience: int | None = None
     min_delta: float = 0.0
+    per_task: int | None = None
+    rollback: bool = False
 
-    def observe(self, progress: Progress, losses: Mapping[str, float]) -> bool:
-        """Takes the losses of one evaluation into ``progress`` and says whether they are the best so far.
+    def observe(self, progress: Progress, losses: Mapping[str, float]) -> Verdict:
+        """Takes the losses of one evaluation into ``progress`` and says what follows.
 
         Args:
-            progress: Its ``best_value``, ``best_step`` and ``stale`` are updated.
+            progress: Its ``overall`` and ``tasks`` are updated. The tasks to freeze are not frozen in it yet.
             losses: Validation loss per task; tasks without validation targets are absent.
         """
         value = self.watched(losses)
-        if value is None:
-            return False
-        if progress.reference is None or value < progress.reference - self.min_delta:
-            progress.reference, progress.stale = value, 0
-        else:
-            progress.stale += 1
-        best = progress.best_value is None or value < progress.best_value
-        if best:
-            progress.best_value, progress.best_step = value, progress.step
-        return best
+        is_best = value is not None and progress.overall.take(value, progress.step, self.min_delta)
+        if self.per_task is None:
+            return Verdict(is_best)
+        watched = {task: loss for task, loss in losses.items() if task not in progress.frozen}
+        best_tasks = tuple(self._take_tasks(progress, watched))
+        to_freeze = tuple(task for task in watched if progress.tasks[task].stale >= self.per_task)
+        back_to = _rollback_step(progress, to_freeze) if self.rollback else None
+        return Verdict(is_best, best_tasks, to_freeze, back_to)
 
-    def exhausted(self, progress: Progress) -> bool:
-        """Whether patience has run out."""
-        return self.patience is not None and progress.stale >= self.patience
+    def exhausted(self, progress: Progress, tasks: Collection[str]) -> bool:
+        """Whether patience with the watched loss has run out, or all tasks are frozen.
+
+        Args:
+            progress: Where the run stands.
+            tasks: Names of all tasks. One without validation samples is never frozen.
+        """
+        if progress.frozen and progress.frozen.keys() >= set(tasks):
+            return True
+        return self.patience is not None and progress.overall.stale >= self.patience
 
     def watched(self, losses: Mapping[str, float]) -> float | None:
         """The watched value of one evaluation, None where it is absent."""
         if self.metric != MEAN:
             return losses.get(self.metric)
         return sum(losses.values()) / len(losses) if losses else None
+
+    def _take_tasks(self, progress: Progress, losses: Mapping[str, float]) -> Iterator[str]:
+        for task, loss in losses.items():
+            if progress.tasks.setdefault(task, Best()).take(loss, progress.step, self.min_delta):
+                yield task
+
+
+def _rollback_step(progress: Progress, tasks: Collection[str]) -> int | None:
+    bests = [progress.tasks[task] for task in tasks]
+    steps = [best.step for best in bests if best.step is not None]
+    earliest = min(steps, default=progress.step)
+    if earliest == progress.step:  # gains too small to count can make the latest loss the lowest
+        return None
+    if all(best.kept_step != earliest for best in bests):
+        log.warning("not going back to step %d, the best of %s: it was not saved", earliest, ", ".join(tasks))
+        return None
+    return earliest

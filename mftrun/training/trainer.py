@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from mftrun.losses.objective import Objective
     from mftrun.schema import CheckpointConfig, EvaluationConfig, TrainConfig
     from mftrun.tracking.base import Tracker
+    from mftrun.training.balance import Balance
     from mftrun.training.evaluation import Evaluator
     from mftrun.training.feed import Feed
     from mftrun.training.saving import Saver
     from mftrun.training.schedulers import Scheduler
-    from mftrun.training.stopping import EarlyStopping
+    from mftrun.training.stopping import EarlyStopping, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Parts:
         peak_lr: Its learning rate before scheduling.
         scheduler: Learning rate by step.
         objective: Turns nlls into loss shares.
+        balance: Keeps the objective's task weights up to date.
         feed: This rank's windows.
         evaluator: Exact validation losses.
         tracker: Where records go; silent on all ranks but the first.
@@ -61,6 +63,7 @@ class Parts:
     peak_lr: float
     scheduler: Scheduler
     objective: Objective
+    balance: Balance
     feed: Feed
     evaluator: Evaluator
     tracker: Tracker
@@ -100,6 +103,7 @@ class Trainer:
             checkpoint: A whole checkpoint folder.
         """
         self.progress = self.parts.saver.restore(checkpoint, self.meter)
+        self._freeze_parts()
         self._saved_step = self.progress.step
         if self.parts.accelerator.is_main_process:
             self.parts.saver.checkpoints.drop_after(self.progress.step)
@@ -120,31 +124,38 @@ class Trainer:
                 self._save()
             finished = self._steps() and not self._evaluation_pending()
             self._save()
+            if finished and self._all_frozen() and self.progress.rollback is not None:
+                self.parts.saver.roll_back(self.progress)
         if self._no_data is not None:
             raise self._no_data
         return finished
 
     def _steps(self) -> bool:
-        for window, ballot in self._windows():
-            agreement = agree(self.parts.accelerator, ballot)
+        for window, ballot, watched in self._windows():
+            agreement = agree(self.parts.accelerator, ballot, watched)
             if agreement.stop:
                 return False
             if agreement.save:
                 self._save()
+            # After the save: whoever resumes there observes the same once more.
+            self.parts.balance.observe(self.progress.step, agreement.watched)
             self._step(window, agreement)
         return True
 
-    def _windows(self) -> Iterator[tuple[Iterator[Batch], Ballot]]:
-        feed = self.parts.feed
-        while self.progress.step < self._total and not self.parts.early_stopping.exhausted(self.progress):
-            place = self.progress.epoch, self.progress.batch
-            yield feed.window(*place), self._ballot(place)
+    def _windows(self) -> Iterator[tuple[Iterator[Batch], Ballot, torch.Tensor]]:
+        while self.progress.step < self._total and not self._exhausted():
+            if self.progress.rollback is not None:
+                self.parts.saver.roll_back(self.progress)
+            watched = self.parts.balance.vector(self.parts.model, self.progress.step)
+            ballot = self._ballot()
+            yield self.parts.feed.window(self.progress.epoch, self.progress.batch), ballot, watched
 
-    def _ballot(self, place: tuple[int, int]) -> Ballot:
+    def _ballot(self) -> Ballot:
         """What this rank brings to the next step; may wait for data. Without any, the run saves and stops."""
-        feed = self.parts.feed
+        feed, progress = self.parts.feed, self.progress
         try:
-            counts = feed.ballot(*place)
+            progress.epoch, progress.batch = self._settled(progress.epoch, progress.batch)
+            counts = feed.ballot(progress.epoch, progress.batch)
         except WaitEndedError:
             return Ballot.to_stop(len(feed.tasks))
         except MftrunError as error:
@@ -152,11 +163,29 @@ class Trainer:
             return Ballot.to_stop(len(feed.tasks))
         return Ballot(*counts, stop=self.parts.stop.stop_requested, save=self._save_wanted())
 
+    def _settled(self, epoch: int, batch: int) -> tuple[int, int]:
+        """The place of the next global batch: epochs may have ended early when a task was frozen."""
+        place = self.parts.feed.settle(epoch, batch)
+        if place is None:
+            frozen = ", ".join(self.progress.frozen)
+            raise MftrunError(
+                f"step {self.progress.step}: the sampler draws no task but the frozen ones ({frozen}). "
+                "Give the others a share of it, or leave out evaluation.early_stopping.per_task."
+            )
+        return place
+
+    def _exhausted(self) -> bool:
+        return self.parts.early_stopping.exhausted(self.progress, self.parts.feed.tasks)
+
     def _step(self, window: Iterator[Batch], agreement: Agreement) -> None:
         parts, step = self.parts, self.progress.step + 1
         rate = parts.scheduler.rate(step, self._total, parts.peak_lr)
         set_rate(parts.optimizer, rate)
-        accumulate(parts.accelerator, parts.model, parts.objective, window, agreement, self.meter)
+        sums, gradients = parts.balance.begin_step(step)
+        accumulate(
+            parts.accelerator, parts.model, parts.objective, window, agreement, self.meter, sums, gradients
+        )
+        parts.balance.end_step(step, agreement)
         norm = clip_gradients(parts.accelerator, parts.model, self._train.max_grad_norm)
         if not norm < float("inf"):
             parts.optimizer.zero_grad()
@@ -176,10 +205,18 @@ class Trainer:
         keep = epoch_end and self._checkpoint.every_epoch
         if keep or best or _due(step, self._checkpoint.every_steps):
             self._save(epoch_end=keep)
-        if self.parts.early_stopping.exhausted(self.progress):
-            log.info("stopping early: no improvement in %d evaluations", self.progress.stale)
+        if self._exhausted():
+            log.info("stopping early: %s", self._why_exhausted())
             if self.meter.pending:
                 self._log()
+
+    def _all_frozen(self) -> bool:
+        return len(self.progress.frozen) == len(self.parts.feed.tasks)
+
+    def _why_exhausted(self) -> str:
+        if self._all_frozen():
+            return "all tasks are frozen"
+        return f"no improvement in {self.progress.overall.stale} evaluations"
 
     def _advance(self, agreement: Agreement) -> None:
         progress, feed = self.progress, self.parts.feed
@@ -192,7 +229,8 @@ class Trainer:
 
     def _log(self) -> None:
         weights = dict(zip(self.parts.feed.tasks, self.parts.objective.task_weights().tolist(), strict=True))
-        record = self.meter.record(weights)
+        record = self.meter.record(weights, self.parts.balance.probe_seconds())
+        record.update(self.parts.balance.record())
         record["epoch"] = self.parts.feed.fraction(self.progress.epoch, self.progress.batch)
         self.parts.tracker.log(self.progress.step, record)
 
@@ -211,11 +249,35 @@ class Trainer:
         self.progress.evaluated_at = self.progress.step
         if not losses:
             return False
-        best = self.parts.early_stopping.observe(self.progress, losses)
+        verdict = self.parts.early_stopping.observe(self.progress, losses)
         self.parts.tracker.log(self.progress.step, validation_record(losses))
-        # The untrained model is worth a checkpoint only where it may become the final one.
-        worth = self.progress.step > 0 or self._checkpoint.export_best
-        return best and self._checkpoint.keep_best and worth
+        self._freeze(verdict)
+        best = verdict.is_best or bool(verdict.best_tasks)
+        # The untrained model is worth a checkpoint only where one may go back to it.
+        goes_back = self._checkpoint.export_best or self.parts.early_stopping.rollback
+        return best and self._checkpoint.keep_best and (self.progress.step > 0 or goes_back)
+
+    def _freeze(self, verdict: Verdict) -> None:
+        """Takes tasks out of training from the next global batch on."""
+        if not verdict.to_freeze:
+            return
+        self.progress.freeze(verdict.to_freeze)
+        self.progress.rollback = verdict.rollback
+        self._freeze_parts()
+        for name in verdict.to_freeze:
+            best = self.progress.tasks[name]
+            log.info(
+                "task %s is frozen: its best validation loss, %.4f, was at step %s",
+                name,
+                best.value,
+                best.step,
+            )
+
+    def _freeze_parts(self) -> None:
+        feed = self.parts.feed
+        freezes = self.progress.freezes(feed.tasks)
+        feed.freeze(freezes)
+        self.parts.objective.freeze([freeze.task for freeze in freezes])
 
     def _save_wanted(self) -> bool:
         minutes = self._checkpoint.every_minutes

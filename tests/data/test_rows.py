@@ -1,3 +1,4 @@
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from mftrun.data.rows import (
     Packing,
     Padding,
     PaddingFree,
+    Pieces,
     RowBuilder,
     RowPlan,
     SplitPacking,
@@ -229,6 +231,65 @@ def test_only_builders_that_split_take_longer_samples() -> None:
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("builder", BUILDERS, ids=str)
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_can_be_made_of_the_pieces_of_others(builder: RowBuilder, seed: int) -> None:
+    """Without every third piece, as when a task is frozen: each target of the others once, in full rows."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 200 if builder.splits_samples else 65, 80)
+    made = builder.plan(lengths, rng.permutation(80), 64)
+    kept, _ = made.pieces(np.arange(made.num_rows))
+    kept = kept.take(kept.samples % 3 > 0)
+    again = builder.place(kept, 64)
+    assert targets_of(again) == Counter(
+        (sample, at) for sample in range(80) if sample % 3 for at in range(1, lengths[sample])
+    )
+    assert set(again.samples.tolist()) == set(kept.samples.tolist())
+    assert again.num_rows <= made.num_rows
+    assert all(pieces(again))
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 17])
+def test_concat_again_is_concat_of_what_is_left(max_length: int) -> None:
+    """Cuts are undone before new ones are made: nothing is cut twice, and no context lost for good."""
+    lengths = random_lengths(1, longest=40)
+    lengths[::3] = 1
+    order = np.random.default_rng(1).integers(0, len(lengths), 150)  # some samples twice, even in a row
+    order = np.repeat(order, 1 + (lengths[order] < 3))
+    made = Concat().plan(lengths, order, max_length)
+    everything, _ = made.pieces(np.arange(made.num_rows))
+    assert pieces(Concat().place(everything, max_length)) == pieces(made)
+    kept = everything.take(everything.samples % 2 > 0)
+    expected = Concat().plan(lengths, order[order % 2 > 0], max_length)
+    assert pieces(Concat().place(kept, max_length)) == pieces(expected)
+
+
+def test_a_document_of_one_token_may_come_twice_in_a_row() -> None:
+    plan = Concat().plan(np.array([1, 5]), np.array([0, 0, 1]), 4)
+    assert pieces(plan) == [[(0, 0, 1), (0, 0, 1), (1, 0, 2)], [(1, 1, 4)]]
+
+
+def test_concat_goes_on_inside_a_document() -> None:
+    plan = Concat().place(Pieces(*np.array([[2, 2, 0], [3, 6, 0], [4, 3, 2]])), 5)
+    assert pieces(plan) == [[(2, 3, 5)], [(2, 7, 2), (0, 0, 2)]]
+
+
+def targets_of(plan: RowPlan) -> Counter[tuple[int, int]]:
+    """Sample and place of every token that is predicted from the one before it."""
+    found = (piece for row in pieces(plan) for piece in row)
+    return Counter((sample, start + at) for sample, start, size in found for at in range(1, size))
+
+
+def test_plans_are_joined_row_by_row() -> None:
+    one = Packing().plan(np.array([5, 60, 4]), np.arange(3), 64)
+    other = Padding().plan(np.array([7, 9]), np.arange(2), 64)
+    both = one.followed_by(other)
+    assert pieces(both) == pieces(one) + pieces(other)
+    assert both.lengths.tolist() == [*one.lengths.tolist(), 7, 9]
+    nothing = one.take(np.zeros(0, np.int64))
+    assert pieces(nothing.followed_by(one)) == pieces(one.followed_by(nothing)) == pieces(one)
 
 
 def test_ranges_and_offsets() -> None:

@@ -313,8 +313,8 @@ def test_ranks_wait_until_a_shard_is_there_and_say_so(make, caplog) -> None:
     assert seen.epoch(0) is epoch
 
 
-def plan(table: SampleTable, number: int) -> Any:
-    return Planner(table.lengths, table.task, Proportional(), Padding(), number, 2, 64).epoch(0)
+def plan(table: SampleTable, number: int, freezes: Any = ()) -> Any:
+    return Planner(table.lengths, table.task, Proportional(), Padding(), number, 2, 64).epoch(0, freezes)
 
 
 def test_a_rank_that_is_to_stop_waits_no_longer(make) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mftrun.errors import ConfigError
 from mftrun.losses.counts import Counts
+from mftrun.losses.focal import Focal
 from mftrun.losses.normalizations import SampleMean, TaskMean, TaskSampleMean, TokenMean
 from mftrun.losses.objective import Objective
 from mftrun.losses.token_losses import CrossEntropy
@@ -260,40 +261,168 @@ def test_gradient_flows_in_the_dtype_of_the_nll():
     assert nll.grad.dtype == torch.float32
 
 
-def test_weights_without_effect_are_refused():
-    with pytest.raises(ConfigError, match="TokenMean") as caught:
-        Objective(CrossEntropy(), TokenMean(), Static({"a": 2.0}), ["a", "b"])
+@pytest.mark.parametrize("normalization", [TokenMean(), SampleMean()])
+def test_weights_without_effect_are_refused(normalization):
+    with pytest.raises(ConfigError, match=type(normalization).__name__) as caught:
+        Objective(CrossEntropy(), normalization, Static({"a": 2.0}), ["a", "b"])
     assert caught.value.key == "loss.weighting"
-    Objective(CrossEntropy(), TokenMean(), Static({"a": 1.0}), ["a", "b"])
+    assert "loss=coba" in caught.value.message
+    with pytest.raises(ConfigError, match="adaptive"):
+        Objective(CrossEntropy(), normalization, Watching(), ["a", "b"])
+    Objective(CrossEntropy(), normalization, Static({"a": 1.0}), ["a", "b"])
+
+
+def test_cross_entropy_needs_no_statistics():
+    made = objective(HAND, "task_mean")
+    assert not made.needs_statistics
+    counts = HAND.counts(torch.arange(5))
+    assert made.statistics(HAND.nll, HAND.task, HAND.sample, HAND.sizes, counts).shape == (0,)
+
+
+class Watching:
+    """A weighting whose weights are the losses it has seen last, plus one; 1 before."""
+
+    weighs = True
+    watch = "probe"
+    draw_repeats = 7
+    needs_gradient_norms = True
+
+    def build(self, tasks):
+        return WatchingWeights(len(tasks))
+
+
+class WatchingWeights:
+    def __init__(self, num_tasks):
+        self.seen = []
+        self.weights = torch.ones(num_tasks).double()
+
+    def current(self):
+        return self.weights
+
+    def observe(self, observation):
+        self.seen.append(observation)
+        self.weights = 1 + observation.losses
+
+    def diagnostics(self):
+        return {"seen": torch.tensor(len(self.seen))}
+
+    def state_dict(self):
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state):
+        self.weights = state["weights"]
+
+
+def watching() -> Objective:
+    return Objective(CrossEntropy(), TaskMean(), Watching(), ["a", "b"])
+
+
+def doubles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_says_what_its_weighting_wants_to_see():
+    made = watching()
+    assert (made.watch, made.draw_repeats, made.needs_gradient_norms) == ("probe", 7, True)
+    plain = objective(HAND, "task_mean")
+    assert (plain.watch, plain.draw_repeats, plain.needs_gradient_norms) == (None, 1, False)
+
+
+def test_observed_losses_reach_the_weighting_and_change_the_next_loss():
+    made = watching()
+    ids, nll = torch.tensor([0, 1]), torch.tensor([1.0, 5.0])
+    counts = Counts(torch.ones(2).double(), torch.ones(2).double())
+    assert float(made.loss(nll, ids, ids, torch.ones(2), counts)) == pytest.approx(3.0)
+    losses, norms = doubles(2.0, 0.0), doubles(0.1, 0.2)
+    made.observe(3, losses, 5, norms)
+    (seen,) = made._weights.seen
+    assert (seen.step, seen.draw, seen.active.tolist()) == (3, 5, [True, True])
+    assert seen.losses is losses
+    assert seen.gradient_norms is norms
+    assert made.task_weights().tolist() == [3, 1]
+    assert float(made.loss(nll, ids, ids, torch.ones(2), counts)) == pytest.approx(2.0)
+    assert made.diagnostics() == {"seen": 1}
+
+
+def test_frozen_tasks_are_not_active_in_observations():
+    made = watching()
+    made.freeze([1])
+    made.observe(1, doubles(4.0, 9.0), 0)
+    assert made._weights.seen[0].active.tolist() == [True, False]
+    assert made._weights.seen[0].gradient_norms is None
+    assert made.task_weights().tolist() == [5, 0]
+    made.freeze([0, 1])
+    made.observe(2, doubles(3.0, 3.0), 1)
+    assert len(made._weights.seen) == 1, "nobody is left to observe"
+    made.freeze([])
+    assert made.task_weights().tolist() == [5, 10]
+
+
+def test_weights_are_a_new_object_only_on_change():
+    made = watching()
+    first = made.task_weights()
+    made.freeze([])
+    assert made.task_weights() is first
+    made.freeze({1})
+    second = made.task_weights()
+    made.freeze([1])
+    assert made.task_weights() is second is not first
+    made.observe(1, doubles(1.0, 1.0), 0)
+    assert made.task_weights() is not second
+
+
+@pytest.mark.parametrize("level", [None, "token", "sample", "task"])
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_frozen_tasks_are_as_if_absent(name, level):
+    """Loss and gradient are those of the other tasks alone."""
+    loss = CrossEntropy() if level is None else Focal(level)
+    weighting = Static(HAND.weights) if NORMALIZATIONS[name].uses_weights else Static()
+    made, plain = (Objective(loss, NORMALIZATIONS[name], weighting, ["0", "1", "2"]) for _ in range(2))
+    made.freeze([0])
+    own = HAND.task != 0
+    expected = step_of(plain, HAND, own)
+    found = step_of(made, HAND, torch.ones(5, dtype=torch.bool))
+    assert found[0] == expected[0] > 0
+    assert found[1] == [0, 0, 0, *expected[1]]
+    made.freeze([])
+    assert step_of(made, HAND, own)[0] == expected[0]
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_all_frozen_is_zero_with_a_graph(name):
+    made = objective(HAND, name)
+    made.freeze(range(3))
+    assert made.task_weights().tolist() == [0, 0, 0]
+    assert step_of(made, HAND, torch.ones(5, dtype=torch.bool)) == (0, [0] * 5)
+
+
+def step_of(made: Objective, tokens: Tokens, own: Tensor) -> tuple[float, list[float]]:
+    """Loss and gradient of the chosen tokens as one global batch."""
+    nll, counts = tokens.nll[own].requires_grad_(), tokens.counts(torch.nonzero(own).flatten())
+    arguments = nll, tokens.task[own], tokens.sample[own], tokens.sizes[own], counts
+    loss = made.loss(*arguments, statistics=made.statistics(*arguments))
+    loss.backward()
+    return float(loss.detach()), nll.grad.tolist()
 
 
 def test_state_is_restored():
-    made = objective(HAND, "task_mean")
+    made, other = watching(), watching()
+    made.observe(1, doubles(2.0, 3.0), 0)
+    other.load_state_dict(made.state_dict())
+    assert other.task_weights().tolist() == made.task_weights().tolist() == [3, 4]
+    static = objective(HAND, "task_mean")
+    static.load_state_dict(static.state_dict())
+    assert static.task_weights().tolist() == [3.0, 1.0, 100.0]
+
+
+def test_state_of_another_weighting_is_left_with_a_warning(caplog):
+    made = watching()
+    made.observe(1, doubles(2.0, 3.0), 0)
+    static = objective(HAND, "task_mean")
+    static.load_state_dict(made.state_dict())
+    assert static.task_weights().tolist() == [3.0, 1.0, 100.0]
+    assert "WatchingWeights" in caplog.text
+    assert "StaticWeights, which starts afresh" in caplog.text
+    caplog.clear()
     made.load_state_dict(made.state_dict())
-    assert made.task_weights().tolist() == [3.0, 1.0, 100.0]
-
-
-class ChangingWeights:
-    """Weights that double at every step."""
-
-    weighs = True
-
-    def __init__(self):
-        self.value = torch.ones(2, dtype=torch.float64)
-
-    def build(self, tasks):
-        return self
-
-    def current(self):
-        return self.value
-
-
-def test_changed_weights_are_used():
-    weighting = ChangingWeights()
-    made = Objective(CrossEntropy(), TaskMean(), weighting, ["a", "b"])
-    ids = torch.tensor([0, 1])
-    counts = Counts(torch.ones(2).double(), torch.ones(2).double())
-    nll = torch.tensor([1.0, 5.0])
-    assert float(made.loss(nll, ids, ids, torch.ones(2, dtype=torch.int64), counts)) == pytest.approx(3.0)
-    weighting.value = torch.tensor([3.0, 1.0]).double()
-    assert float(made.loss(nll, ids, ids, torch.ones(2, dtype=torch.int64), counts)) == pytest.approx(2.0)
+    assert not caplog.records

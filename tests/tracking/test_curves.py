@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from mftrun.tracking.curves import plot_curves, smoothed
+from mftrun.tracking.curves import _zero_from, plot_curves, smoothed
 
 
 def records(tasks, steps=60):
@@ -37,6 +37,45 @@ def test_a_picture_for_any_number_of_tasks(tmp_path, count):
     assert image.shape[1] > 1500
     assert colorful(image) > 0.002
     assert [item.name for item in tmp_path.iterdir()] == ["curves.png"]
+
+
+def weighted(tasks, weight):
+    """Records with the weights that `weight(step, number)` gives."""
+    return [
+        record | {f"weight/{task}": weight(record["step"], number) for number, task in enumerate(tasks)}
+        for record in records(tasks)
+        if f"valid/loss/{tasks[0]}" not in record
+    ]
+
+
+def width(path, lines, tasks):
+    plot_curves(lines, tasks, path)
+    return picture(path).shape[1]
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib warns where panels do not fit
+@pytest.mark.parametrize("count", [2, 30])
+def test_weights_that_change_have_a_panel_and_constant_ones_do_not(tmp_path, count):
+    tasks = [f"task_{number}" for number in range(count)]
+    without = width(tmp_path / "a.png", records(tasks), tasks)
+    assert width(tmp_path / "b.png", weighted(tasks, lambda step, number: 1.0 + number), tasks) == without
+    changing = width(tmp_path / "c.png", weighted(tasks, lambda step, number: step / (number + 1)), tasks)
+    assert changing == without + 720  # 6 inches at 120 dpi
+
+
+def test_one_record_of_weights_changes_nothing(tmp_path):
+    line = {"step": 1, "train/loss/a": 1.0}
+    weighed = width(tmp_path / "a.png", [line | {"weight/a": 0.5}], ["a"])
+    assert weighed == width(tmp_path / "b.png", [line], ["a"])
+
+
+def test_the_step_from_which_on_a_weight_is_0():
+    steps = [10, 20, 30, 40]
+    assert _zero_from(steps, [1.0, 0.0, 1.0, 0.0]) == [40]
+    assert _zero_from(steps, [1.0, 0.5, 0.0, 0.0]) == [30]
+    for never in ([1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]):
+        assert _zero_from(steps, never) == []
+    assert _zero_from([], []) == []
 
 
 def test_single_points_are_visible_and_gaps_and_nulls_are_left_out(tmp_path):

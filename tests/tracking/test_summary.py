@@ -86,6 +86,30 @@ def test_the_plain_table():
     assert lines[8:] == ["model: RUN/model", "next:  go on"]
 
 
+def test_frozen_tasks_have_their_step_in_the_table_and_in_json():
+    summary = made(frozen={"b": 30})
+    lines = plain_text(summary).splitlines()
+    assert lines[0].split()[-1] == "frozen"
+    assert lines[1].split() == [*HEADER, "at"]
+    assert lines[3].split()[-2:] == ["5.0000", "20"]  # a was trained to the end
+    assert lines[4].split()[-2:] == ["20", "30"]
+    assert lines[5].split()[-1] == "6.2500"  # a mean of such steps would say nothing
+    assert summary.to_dict()["tasks"]["a"]["frozen_step"] is None
+    assert summary.to_dict()["tasks"]["b"]["frozen_step"] == 30
+
+
+def test_no_frozen_task_no_column():
+    assert "frozen" not in plain_text(made())
+    assert "frozen" in plain_text(made(frozen={"a": 0}))
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_step_of_freezing_fits_a_narrow_terminal(width):
+    lines = rich_lines(made(frozen={"a": 123_456}), width)
+    assert max(map(len, lines)) <= width
+    assert any("123456" in line for line in lines)
+
+
 def test_one_task_needs_no_mean_and_an_evaluation_before_the_first_step_can_be_the_best():
     text = plain_text(made({"a": TaskCounts(1, 1, 1)}, [{"step": 0, "valid/loss/a": 1.0}]))
     assert "mean" not in text

@@ -1,9 +1,18 @@
+import json
 import logging
+import resource
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from mftrun.distributed import Ddp
 from mftrun.errors import ConfigError
+from mftrun.launch import run_ranks
 from mftrun.training.checkpoint import Checkpoints, fault_of, find_resume
+from mftrun.training.meter import Meter
+from mftrun.training.progress import Best, Frozen, Progress
+from mftrun.training.saving import Saver, read_progress
 
 
 def fill(folder):
@@ -62,15 +71,22 @@ def test_keeps_the_newest_the_best_and_epoch_ends(tmp_path):
     save(checkpoints, 1, 2)
     save(checkpoints, 3, epoch_end=True)
     save(checkpoints, 4, 5, 6)
-    checkpoints.prune(best_step=2)
+    checkpoints.prune({2})
     assert names(checkpoints) == [f"step-0000000{step}" for step in (2, 3, 5, 6)]
 
 
 def test_the_best_is_not_kept_unless_asked(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=False)
     save(checkpoints, 1, 2)
-    checkpoints.prune(best_step=1)
+    checkpoints.prune({1})
     assert names(checkpoints) == ["step-00000002"]
+
+
+def test_the_best_of_every_task_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    save(checkpoints, 1, 2, 3, 4, 5)
+    checkpoints.prune({1, 3, 9})
+    assert names(checkpoints) == [f"step-0000000{step}" for step in (1, 3, 5)]
 
 
 def test_what_a_kill_left_behind_goes_with_the_next_save(tmp_path):
@@ -120,3 +136,151 @@ def test_a_named_checkpoint_that_is_cut_is_refused_with_another(tmp_path):
 def test_a_missing_one_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"resume.*no such folder"):
         find_resume(str(tmp_path / "nowhere"), tmp_path)
+
+
+class Objective:
+    def __init__(self):
+        self.seen = 0
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+class World:
+    """A model of one layer that is trained by hand, and its saver."""
+
+    def __init__(self, context, run_dir):
+        self.accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(2, 2)
+        adam = torch.optim.AdamW(layer.parameters(), lr=0.1)
+        self.model, self.optimizer = self.accelerator.prepare(layer, adam)
+        self.objective = Objective()
+        self.meter = Meter(self.accelerator, ["a", "b"])
+        self.checkpoints = Checkpoints(run_dir, keep_last=1)
+        objects = self.checkpoints, self.model, self.optimizer, self.objective
+        self.saver = Saver(self.accelerator, *objects, config={"name": "x"})
+
+    def train(self, progress, steps=1):
+        for _ in range(steps):
+            self.model(torch.ones(1, 2)).square().sum().backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.objective.seen += 1
+            progress.step += 1
+            progress.batch += 1
+
+    def state(self):
+        """Weights and moments as they are now."""
+        moments = self.optimizer.state_dict()["state"]
+        kept = {(at, name): value.clone() for at, own in moments.items() for name, value in own.items()}
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return {**weights, **kept}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def there_and_back(context, run_dir):
+    """Three steps, of which the second is the best of b; then back to it, and one step more."""
+    world, progress = World(context, run_dir), Progress(tasks={"a": Best(), "b": Best()})
+    world.train(progress, 2)
+    progress.tasks["b"].take(1.0, progress.step, 0.0)
+    progress.overall = Best(2.0, 2, None, 2.5, 1)
+    then, saved = world.state(), world.saver.save(progress, world.meter)
+    world.train(progress)
+    straight_on = world.state()
+    world.train(progress, 2)
+    progress.overall.take(9.0, progress.step, 0.0)
+    progress.freeze(["b"])
+    progress.rollback = 2
+    world.saver.save(progress, world.meter)
+    torch.manual_seed(7)
+    drawn = torch.get_rng_state()
+    went = world.saver.roll_back(progress)
+    back = world.state()
+    untouched = torch.equal(torch.get_rng_state(), drawn) and world.objective.seen == 5
+    place = progress.step, progress.batch, progress.rollback
+    world.train(progress)
+    return {
+        "saved and went": saved and went,
+        "back": equal(back, then) and not equal(back, straight_on),
+        "goes on as before": equal(world.state(), straight_on),
+        "untouched": untouched,
+        "place": place,
+        "overall": progress.overall,
+        "kept": progress.kept_steps,
+        "there": names(world.checkpoints),
+        "pending": read_progress(world.checkpoints.path(5)).rollback,
+        "frozen": progress.frozen,
+    }
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_model_and_optimizer_go_back_and_nothing_else_does(tmp_path, ranks):
+    found = run_ranks(there_and_back, tmp_path, num_processes=ranks, log_file=None)
+    overall = Best(2.0, 2, 2, 2.5, 1)
+    assert {name: found[name] for name in ("saved and went", "back", "goes on as before", "untouched")} == {
+        "saved and went": True,
+        "back": True,
+        "goes on as before": True,
+        "untouched": True,
+    }
+    assert found["place"] == (5, 5, None)
+    assert found["overall"] == overall
+    assert found["kept"] == {2}
+    assert found["there"] == ["step-00000002", "step-00000005"], "what a task was best at outlives pruning"
+    assert found["pending"] == 2, "a resumed run goes back, too"
+    assert found["frozen"] == {"b": Frozen(5, 0, 5)}
+
+
+ALONE = SimpleNamespace(world_size=1)
+
+
+def test_a_run_whose_best_is_gone_goes_on(tmp_path, caplog):
+    world, progress = World(ALONE, tmp_path), Progress(rollback=3)
+    world.train(progress)
+    before = world.state()
+    progress.overall.stale = 4
+    with caplog.at_level(logging.WARNING):
+        assert not world.saver.roll_back(progress)
+    assert "not going back to step 3: there is no whole checkpoint of it" in caplog.text
+    assert equal(world.state(), before)
+    assert (progress.rollback, progress.overall.stale) == (None, 4)
+
+
+def test_a_model_that_was_saved_untrained_comes_back_without_moments(tmp_path):
+    world, progress = World(ALONE, tmp_path), Progress(overall=Best(1.0, 0))
+    fresh = world.state()
+    world.saver.save(progress, world.meter)
+    world.train(progress, 2)
+    progress.rollback = 0
+    assert world.saver.roll_back(progress)
+    assert equal(world.state(), fresh)
+
+
+def test_a_best_that_could_not_be_saved_is_not_noted(tmp_path):
+    world, progress = World(ALONE, tmp_path), Progress(tasks={"a": Best(1.0, 0)})
+    world.saver.save(progress, world.meter)
+    world.train(progress)
+    progress.tasks["a"].take(0.5, 1, 0.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        assert not world.saver.save(progress, world.meter)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert progress.tasks["a"] == Best(0.5, 1, kept_step=0, reference=0.5)
+    assert names(world.checkpoints) == ["step-00000000"]
+
+
+def test_a_checkpoint_says_itself_that_it_is_the_best(tmp_path):
+    world, progress = World(ALONE, tmp_path), Progress(tasks={"a": Best(1.0, 0)})
+    world.saver.save(progress, world.meter)
+    stored = json.loads((world.checkpoints.path(0) / "progress.json").read_text())
+    assert stored["tasks"]["a"]["kept_step"] == 0
+    assert world.saver.restore(world.checkpoints.path(0), world.meter) == progress

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import worlds
-from worlds import NORMALIZATIONS, Split
+from worlds import NORMALIZATIONS, TOKEN_LOSSES, Split
 
 from mftrun.launch import run_ranks
 
@@ -56,6 +56,20 @@ def test_ranks_and_rows_do_not_matter_with_weighted_targets(normalization):
 def test_micro_batches_of_cut_documents_do_not_matter(normalization):
     whole = run(Split(normalization, 8, "concat", WEIGHTS))
     assert_same(run(Split(normalization, 1, "concat", WEIGHTS)), whole)
+
+
+FOCAL = [name for name in TOKEN_LOSSES if name.startswith("focal")]
+
+
+@pytest.mark.parametrize("normalization", ["token_mean", "task_mean", "task_sample_mean"])
+@pytest.mark.parametrize("token_loss", FOCAL)
+def test_micro_batches_rows_and_ranks_do_not_matter_to_focal_losses(token_loss, normalization):
+    """The third rank of three has no rows at all: packed, the eight samples are three."""
+    whole = run(Split(normalization, 8, "padding", WEIGHTS, token_loss))
+    assert_same(run(Split(normalization, 1, "padding", WEIGHTS, token_loss)), whole)
+    assert_same(run(Split(normalization, 2, "packing", WEIGHTS, token_loss), ranks=3), whole)
+    plain = run(Split(normalization, 8, "padding", WEIGHTS))
+    assert whole[1]["train/loss"] < 0.99 * plain[1]["train/loss"]
 
 
 def test_a_rank_without_rows_does_not_matter():

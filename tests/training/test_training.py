@@ -152,7 +152,7 @@ def test_the_best_model_can_be_the_final_one(tasks_dir, tmp_path):
     ruin = ["train.max_steps=8", "evaluation.every=2", "optimizer.lr=3.0", "scheduler.warmup_steps=8"]
     train(tmp_path, *overrides_for(tasks_dir, *ruin, "checkpoint.export_best=true", "checkpoint.keep_last=1"))
     progress = json.loads((tmp_path / "checkpoints" / "step-00000008" / "progress.json").read_text())
-    best = tmp_path / "checkpoints" / f"step-{progress['kept_best_step']:08d}"
+    best = tmp_path / "checkpoints" / f"step-{progress['overall']['kept_step']:08d}"
     assert best.name != "step-00000008"
     final = load_file(tmp_path / "model" / "model.safetensors")
     saved = load_file(best / "weights.safetensors")
@@ -197,7 +197,7 @@ def test_a_best_that_could_not_be_saved_does_not_cost_the_one_before(tasks_dir, 
     overshoot = ["optimizer.lr=0.18", "scheduler=constant", "scheduler.warmup_steps=0"]
     train(tmp_path, *overrides_for(tasks_dir, *steps, *overshoot, *strike, "checkpoint.keep_last=1"))
     progress = json.loads((tmp_path / "checkpoints" / "step-00000006" / "progress.json").read_text())
-    assert (progress["best_step"], progress["kept_best_step"]) == (4, 2)
+    assert (progress["overall"]["step"], progress["overall"]["kept_step"]) == (4, 2)
     assert checkpoints(tmp_path) == [2, 6]
 
 

@@ -13,6 +13,7 @@ from mftrun.data.mixture import Proportional
 from mftrun.data.plan import Planner, evaluation_plan
 from mftrun.data.rows import Concat, Packing, Padding, PaddingFree
 from mftrun.distributed import Ddp
+from mftrun.losses.focal import Focal
 from mftrun.losses.normalizations import SampleMean, TaskMean, TaskSampleMean, TokenMean
 from mftrun.losses.objective import Objective
 from mftrun.losses.token_losses import CrossEntropy
@@ -32,8 +33,12 @@ NORMALIZATIONS = {
     "task_mean": TaskMean,
     "task_sample_mean": TaskSampleMean,
 }
-
-
+TOKEN_LOSSES = {
+    "cross_entropy": CrossEntropy(),
+    "focal_token": Focal("token", 2.0, {"single": 0.5}),
+    "focal_sample": Focal("sample", 2.0, {"single": 0.5}),
+    "focal_task": Focal("task", 2.0, {"single": 0.5}),
+}
 ROWS = {"padding": Padding(), "packing": Packing(), "concat": Concat(), "padding_free": PaddingFree(48)}
 
 
@@ -55,7 +60,7 @@ def make_samples(weights: tuple[float, ...] = (1.0,)) -> MemorySamples:
     return joined(samples, tasks=TASKS)
 
 
-def llama() -> torch.nn.Module:
+def llama(dropout: float = 0.0) -> torch.nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -67,6 +72,7 @@ def llama() -> torch.nn.Module:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
+        attention_dropout=dropout,
     )
     return LlamaForCausalLM(config)
 
@@ -79,16 +85,17 @@ class Split:
     micro_batch_size: int
     rows: str = "padding"
     weights: tuple[float, ...] = (1.0,)
+    token_loss: str = "cross_entropy"
 
 
 def gradients(context, split: Split) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Gradient of the first global batch, and the record that would be logged for it."""
     accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
-    weighting = Static({"small": 3.0} if split.normalization.startswith("task") else {})
-    objective = Objective(CrossEntropy(), NORMALIZATIONS[split.normalization](), weighting, TASKS)
+    objective = objective_of(split)
     feed = feed_of(split, accelerator.process_index, accelerator.num_processes)
     model = accelerator.prepare(ModelWithNll(llama()))
-    agreement = agree(accelerator, Ballot(*feed.ballot(0, 0), stop=False, save=False))
+    ballot = Ballot(*feed.ballot(0, 0), stop=False, save=False)
+    agreement = agree(accelerator, ballot, torch.zeros(0, dtype=torch.float64, device=accelerator.device))
     meter = Meter(accelerator, TASKS)
     accumulate(accelerator, model, objective, feed.window(0, 0), agreement, meter)
     meter.count(agreement)
@@ -96,6 +103,11 @@ def gradients(context, split: Split) -> tuple[dict[str, torch.Tensor], dict[str,
     record = meter.record(dict(zip(TASKS, objective.task_weights().tolist(), strict=True)))
     kept = {key: value for key, value in record.items() if key.startswith("train/") or key == "target_share"}
     return {name: p.grad.clone() for name, p in bare.named_parameters()}, kept
+
+
+def objective_of(split: Split) -> Objective:
+    weighting = Static({"small": 3.0} if split.normalization.startswith("task") else {})
+    return Objective(TOKEN_LOSSES[split.token_loss], NORMALIZATIONS[split.normalization](), weighting, TASKS)
 
 
 def lacks_a_task(split: Split, rank: int, world_size: int) -> bool:

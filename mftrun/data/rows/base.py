@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from mftrun.data.mixture import Int64Array
 from mftrun.data.rows.layout import Layout, Padded
@@ -24,8 +26,8 @@ class Pieces(NamedTuple):
     starts: Int64Array
     sizes: Int64Array
 
-    def take(self, chosen: Int64Array) -> Pieces:
-        """Return the pieces at the indices `chosen`, in that order."""
+    def take(self, chosen: npt.NDArray[Any]) -> Pieces:
+        """Return the pieces that `chosen` picks: indices, in that order, or a mask."""
         return Pieces(self.samples[chosen], self.starts[chosen], self.sizes[chosen])
 
     @classmethod
@@ -73,6 +75,16 @@ class RowPlan:
         pieces, counts = self.pieces(rows)
         return RowPlan(offsets(counts), *pieces, lengths=self.lengths[rows])
 
+    def followed_by(self, other: RowPlan) -> RowPlan:
+        """Return the plan of these rows and, behind them, those of `other`."""
+        return RowPlan(
+            np.concatenate([self.row_ptr, self.row_ptr[-1] + other.row_ptr[1:]]),
+            np.concatenate([self.samples, other.samples]),
+            np.concatenate([self.starts, other.starts]),
+            np.concatenate([self.sizes, other.sizes]),
+            np.concatenate([self.lengths, other.lengths]),
+        )
+
 
 @runtime_checkable
 class RowBuilder(Protocol):
@@ -111,6 +123,18 @@ class RowBuilder(Protocol):
         """
         ...
 
+    def place(self, pieces: Pieces, max_length: int) -> RowPlan:
+        """Put pieces into rows: what `plan` does with whole samples, and what regroups rows made before.
+
+        Every target of the pieces is in the rows once. Only a builder that `splits_samples` may cut a piece,
+        or join pieces of a sample that go on one after the other.
+
+        Args:
+            pieces: in the order of their samples; each fits into a row, unless the builder `splits_samples`.
+            max_length: as in `plan`.
+        """
+        ...
+
     def arrange(self, lengths: Int64Array, global_batch_size: int, rng: np.random.Generator) -> Int64Array:
         """Return the permutation int64[R] in which the rows, int64[R] tokens long, are trained.
 
@@ -119,8 +143,17 @@ class RowBuilder(Protocol):
         ...
 
 
-class WholeSamples:
+class WholeSamples(ABC):
     """What builders have in common that cut no sample, and lay rows out padded unless they say otherwise."""
+
+    @abstractmethod
+    def place(self, pieces: Pieces, max_length: int) -> RowPlan:
+        """Put pieces into rows; see `RowBuilder.place`."""
+
+    def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
+        """Put the samples of `order` into rows; see `RowBuilder.plan`."""
+        check_lengths(lengths, order, max_length)
+        return self.place(Pieces.whole(lengths, order), max_length)
 
     @property
     def splits_samples(self) -> bool:

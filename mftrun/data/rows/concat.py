@@ -51,14 +51,34 @@ class Concat:
         check_lengths(lengths, order, None)
         if max_length < 2:
             raise ConfigError("data.max_length", f"must be 2 or more for rows=concat, not {max_length}")
-        documents = offsets(lengths[order])
-        starts = _row_starts(documents, max_length)
-        ends = np.minimum(starts + max_length, documents[-1])
-        return _intersected(documents, order, starts, ends)
+        return self.place(Pieces.whole(lengths, order), max_length)
+
+    def place(self, pieces: Pieces, max_length: int) -> RowPlan:
+        """Join the pieces, those of a document that went on from row to row first, and cut them into rows."""
+        documents = _rejoined(pieces)
+        place = offsets(documents.sizes)
+        starts = _row_starts(place, max_length)
+        ends = np.minimum(starts + max_length, place[-1])
+        return _intersected(documents, place, starts, ends)
 
     def arrange(self, lengths: Int64Array, global_batch_size: int, rng: np.random.Generator) -> Int64Array:
         """Keep the sampler's order."""
         return np.arange(len(lengths))
+
+
+def _rejoined(pieces: Pieces) -> Pieces:
+    """Return the pieces with every cut between two neighbours undone.
+
+    A piece goes on with its document where it begins with the last token of the one before it. It then has
+    another token: that tells it from a document of a single token that is visited twice in a row.
+    """
+    samples, starts, sizes = pieces
+    ends = starts + sizes
+    goes_on = np.zeros(len(sizes), bool)
+    goes_on[1:] = (samples[1:] == samples[:-1]) & (starts[1:] == ends[:-1] - 1) & (sizes[1:] > 1)
+    first = ~goes_on
+    last = np.roll(first, -1)  # one document's last piece stands before the first of the next, or at the end
+    return Pieces(samples[first], starts[first], ends[last] - starts[first])
 
 
 def _row_starts(documents: Int64Array, max_length: int) -> Int64Array:
@@ -75,12 +95,13 @@ def _row_starts(documents: Int64Array, max_length: int) -> Int64Array:
     return np.array(starts, np.int64)
 
 
-def _intersected(documents: Int64Array, order: Int64Array, starts: Int64Array, ends: Int64Array) -> RowPlan:
-    """Return the rows `starts[r]:ends[r]` of the joined tokens as pieces of documents."""
-    first = np.searchsorted(documents, starts, side="right") - 1
-    counts = np.searchsorted(documents, ends, side="left") - first
+def _intersected(documents: Pieces, place: Int64Array, starts: Int64Array, ends: Int64Array) -> RowPlan:
+    """Return the rows `starts[r]:ends[r]` of the joined tokens, in which document i begins at `place[i]`."""
+    first = np.searchsorted(place, starts, side="right") - 1
+    counts = np.searchsorted(place, ends, side="left") - first
     document = ranges(first, counts)
-    begin = np.maximum(documents[document], np.repeat(starts, counts))
-    end = np.minimum(documents[document + 1], np.repeat(ends, counts))
-    pieces = Pieces(order[document], begin - documents[document], end - begin)
+    begin = np.maximum(place[document], np.repeat(starts, counts))
+    end = np.minimum(place[document + 1], np.repeat(ends, counts))
+    start = documents.starts[document] + begin - place[document]
+    pieces = Pieces(documents.samples[document], start, end - begin)
     return RowPlan.of(pieces, offsets(counts))

@@ -21,10 +21,12 @@ class Packing(WholeSamples):
         """True."""
         return True
 
-    def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
-        """Pack the samples of `order` into rows; which of equally long ones goes where follows the order."""
-        check_lengths(lengths, order, max_length)
-        return _packed(Pieces.whole(lengths, order), max_length)
+    def place(self, pieces: Pieces, max_length: int) -> RowPlan:
+        """Pack the pieces into rows; which of equally long ones goes where follows their order."""
+        longest_first = pieces.take(np.argsort(-pieces.sizes, kind="stable"))
+        row_of = _best_fit_decreasing(longest_first.sizes, max_length)
+        row_ptr = offsets(np.bincount(row_of))
+        return RowPlan.of(longest_first.take(np.argsort(row_of, kind="stable")), row_ptr)
 
     def arrange(self, lengths: Int64Array, global_batch_size: int, rng: np.random.Generator) -> Int64Array:
         """Shuffle the rows: they were made from long samples to short ones."""
@@ -46,7 +48,7 @@ class SplitPacking(Packing):
     def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
         """Pack the pieces of the samples of `order`; `max_length` is 2 or more."""
         check_lengths(lengths, order, None)
-        return _packed(_cut_long(Pieces.whole(lengths, order), max_length), max_length)
+        return self.place(_cut_long(Pieces.whole(lengths, order), max_length), max_length)
 
 
 def _cut_long(whole: Pieces, max_length: int) -> Pieces:
@@ -55,12 +57,6 @@ def _cut_long(whole: Pieces, max_length: int) -> Pieces:
     owner = np.repeat(np.arange(len(counts)), counts)
     starts = step * ranges(np.zeros_like(counts), counts)
     return Pieces(whole.samples[owner], starts, np.minimum(max_length, whole.sizes[owner] - starts))
-
-
-def _packed(pieces: Pieces, max_length: int) -> RowPlan:
-    longest_first = pieces.take(np.argsort(-pieces.sizes, kind="stable"))
-    row_of = _best_fit_decreasing(longest_first.sizes, max_length)
-    return RowPlan.of(longest_first.take(np.argsort(row_of, kind="stable")), offsets(np.bincount(row_of)))
 
 
 def _best_fit_decreasing(lengths: Int64Array, max_length: int) -> Int64Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mftrun.data.mixture import Int64Array, permutation
-from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples, check_lengths
+from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples
 from mftrun.errors import ConfigError
 
 
@@ -31,10 +31,9 @@ class Padding(WholeSamples):
         """False."""
         return False
 
-    def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
-        """Give every sample of `order` a row of its own, in that order."""
-        check_lengths(lengths, order, max_length)
-        return RowPlan.of(Pieces.whole(lengths, order), np.arange(len(order) + 1))
+    def place(self, pieces: Pieces, max_length: int) -> RowPlan:
+        """Give every piece a row of its own, in their order."""
+        return RowPlan.of(pieces, np.arange(len(pieces.sizes) + 1))
 
     def arrange(self, lengths: Int64Array, global_batch_size: int, rng: np.random.Generator) -> Int64Array:
         """Sort by length within runs of `group_factor` batches, then shuffle the batches.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mftrun.data.mixture import Int64Array
-from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples, check_lengths, offsets
+from mftrun.data.rows.base import Pieces, RowPlan, WholeSamples, offsets
 from mftrun.data.rows.layout import Joined, Layout
 from mftrun.errors import ConfigError
 
@@ -38,10 +38,8 @@ class PaddingFree(WholeSamples):
         """Rows end to end."""
         return Joined()
 
-    def plan(self, lengths: Int64Array, order: Int64Array, max_length: int) -> RowPlan:
-        """Fill rows with the samples of `order`, in that order."""
-        check_lengths(lengths, order, max_length)
-        pieces = Pieces.whole(lengths, order)
+    def place(self, pieces: Pieces, max_length: int) -> RowPlan:
+        """Fill rows with the pieces, in their order."""
         return RowPlan.of(pieces, _next_fit(pieces.sizes, self.tokens or max_length))
 
     def arrange(self, lengths: Int64Array, global_batch_size: int, rng: np.random.Generator) -> Int64Array:

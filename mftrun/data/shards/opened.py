@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
 from mftrun.data.epochs import Epoch, WaitEndedError
-from mftrun.data.plan import EpochPlan
+from mftrun.data.plan import EpochPlan, Freeze, concerning
 from mftrun.data.shards.folder import ShardFolder
 from mftrun.data.table import SampleTable
 
@@ -26,7 +26,7 @@ class Shards:
     Args:
         folder: Where the shards are.
         tasks: Task names.
-        plan: The plan of a shard's samples, by its number.
+        plan: The plan of a shard's samples, by its number and the freezes so far.
         announces: Whether this rank is the one that tells which shard is trained on.
         is_stopping: Whether the run is to stop, so that waiting makes no sense.
         pause: Waits for so many seconds.
@@ -36,7 +36,7 @@ class Shards:
         self,
         folder: ShardFolder,
         tasks: Sequence[str],
-        plan: Callable[[SampleTable, int], EpochPlan],
+        plan: Callable[[SampleTable, int, Sequence[Freeze]], EpochPlan],
         *,
         announces: bool,
         is_stopping: Callable[[], bool] = lambda: False,
@@ -49,24 +49,32 @@ class Shards:
         self._is_stopping = is_stopping
         self._pause = pause
 
-    def epoch(self, number: int) -> Epoch:
+    def epoch(self, number: int, freezes: Sequence[Freeze] = ()) -> Epoch:
         """The samples of a shard and their plan; waits until the shard is there.
 
         Raises:
             MftrunError: It cannot be made.
             WaitEndedError: The run is to stop before it is there.
         """
-        return self._epochs(number)
+        return self._epochs(number, concerning(freezes, number))
 
     @cached_property
-    def _epochs(self) -> Callable[[int], Epoch]:
+    def _epochs(self) -> Callable[[int, tuple[Freeze, ...]], Epoch]:
+        return lru_cache(maxsize=1)(self._planned)
+
+    @cached_property
+    def _tables(self) -> Callable[[int], SampleTable]:
+        # Apart from the plans: a freeze inside a shard makes another plan of the same samples.
         return lru_cache(maxsize=1)(self._open)
 
-    def _open(self, number: int) -> Epoch:
+    def _planned(self, number: int, freezes: tuple[Freeze, ...]) -> Epoch:
+        table = self._tables(number)
+        return Epoch(table, self._plan(table, number, freezes))
+
+    def _open(self, number: int) -> SampleTable:
         if self._announces:
             self._folder.want(number)
-        table = self._wait(number)
-        return Epoch(table, self._plan(table, number))
+        return self._wait(number)
 
     def _wait(self, number: int) -> SampleTable:
         waited, say_at = 0.0, _SAY_AFTER

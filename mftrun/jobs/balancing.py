@@ -1,0 +1,86 @@
+"""From the configuration to what keeps the task weights up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mftrun.data.draws import Draws, refuse_unprobed
+from mftrun.errors import ConfigError
+from mftrun.jobs.preparation import build_group
+from mftrun.losses.objective import Objective
+from mftrun.schema import PROBE_TOKENS, RunConfig
+from mftrun.training.balance import Balance
+from mftrun.training.gradient_norms import TaskGradients
+from mftrun.training.probe import Probe
+from mftrun.training.watching import ProbeWatcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from mftrun.data.table import SampleTable
+    from mftrun.models.with_nll import ModelWithNll
+
+
+def probe_interval(config: RunConfig, objective: Objective) -> int | None:
+    """Steps from one probe to the next; None for a run that does not probe."""
+    return config.probe.interval or (1 if objective.watch == "probe" else None)
+
+
+def check_probe(config: RunConfig, valid: SampleTable) -> None:
+    """Refuses what a probe cannot do, before any model is loaded.
+
+    Args:
+        config: The run's configuration.
+        valid: Its validation samples.
+
+    Raises:
+        ConfigError: A task has no validation sample to probe, or nobody wants the probe that is configured.
+    """
+    objective = build_group(config, "loss", tasks=valid.tasks)
+    if probe_interval(config, objective) is not None:
+        refuse_unprobed(valid)
+    elif config.probe.tokens_per_task != PROBE_TOKENS:
+        raise ConfigError(
+            "probe.tokens_per_task",
+            "has no effect, as this run does not probe; choose a loss that watches the probe (loss=coba), or "
+            "give probe.interval to log probe losses",
+        )
+
+
+def build_balance(
+    config: RunConfig,
+    objective: Objective,
+    accelerator: Accelerator,
+    model: ModelWithNll,
+    valid: SampleTable,
+    pad_id: int,
+) -> Balance:
+    """What measures losses for the objective, as its weighting needs them.
+
+    Args:
+        config: The run's configuration.
+        objective: Whose weights they are for.
+        accelerator: Joins the ranks.
+        model: The bare model-with-nll.
+        valid: Validation samples.
+        pad_id: Token that fills rows.
+    """
+    interval = probe_interval(config, objective)
+    watcher = None
+    if interval is not None:
+        probe = _probe(config, accelerator, valid, pad_id)
+        watcher = ProbeWatcher(probe, interval, objective.draw_repeats)
+    gradients = TaskGradients(model, len(valid.tasks)) if objective.needs_gradient_norms else None
+    return Balance(accelerator, objective, valid.tasks, watcher, gradients)
+
+
+def _probe(config: RunConfig, accelerator: Accelerator, valid: SampleTable, pad_id: int) -> Probe:
+    return Probe(
+        accelerator,
+        valid,
+        Draws(valid, config.probe.tokens_per_task, config.seed),
+        build_group(config, "rows"),
+        config.data.max_length,
+        config.evaluation.batch_size,
+        pad_id,
+    )

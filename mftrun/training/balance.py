@@ -1,0 +1,161 @@
+"""Keeps the task weights up to date: brings losses to the objective before each step, and tells the log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mftrun.errors import MftrunError
+from mftrun.losses.metrics import TaskSums
+from mftrun.training.watching import ProbeWatcher, TrainWatcher, Watcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+    from mftrun.losses.objective import Objective
+    from mftrun.training.agreement import Agreement
+    from mftrun.training.gradient_norms import TaskGradients
+
+
+class Balance:
+    """The losses that task weights depend on: measured, handed to the objective, logged and checkpointed.
+
+    Args:
+        accelerator: Joins the ranks.
+        objective: Takes the losses.
+        tasks: Names, in the order of the task ids.
+        probe: Probes the validation data; None where nobody wants that.
+        gradients: Measures gradients of tasks; None where the weighting does not need them.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        objective: Objective,
+        tasks: Sequence[str],
+        probe: ProbeWatcher | None = None,
+        gradients: TaskGradients | None = None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._objective = objective
+        self._tasks = list(tasks)
+        self._train = TrainWatcher(accelerator, len(self._tasks)) if objective.watch == "train" else None
+        self._probe = probe
+        found: dict[str, Watcher | None] = {"probe": probe, "train": self._train}
+        self._watchers = {name: watcher for name, watcher in found.items() if watcher is not None}
+        self._gradients = gradients
+        self._norms: torch.Tensor | None = None
+        self._latest: dict[str, float] = {}
+
+    def vector(self, model: nn.Module, step: int) -> torch.Tensor:
+        """What this rank adds to the all-reduce before the step that follows ``step``.
+
+        Every rank must call it: it may probe.
+
+        Returns:
+            float64 [2K * watchers] on the device.
+        """
+        parts = [watcher.vector(model, step) for watcher in self._watchers.values()]
+        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self._accelerator.device), *parts])
+
+    def observe(self, step: int, totals: torch.Tensor) -> None:
+        """Hands what is new to the objective.
+
+        Args:
+            step: Optimizer steps done.
+            totals: float64 on the CPU, the sums of all ranks' `vector`.
+
+        Raises:
+            MftrunError: A loss is not finite.
+        """
+        width = 2 * len(self._tasks)
+        for index, (name, watcher) in enumerate(self._watchers.items()):
+            if watcher.is_new(step):
+                losses = self._means(totals[index * width : (index + 1) * width], name, step)
+                if name == self._objective.watch:
+                    self._objective.observe(step, losses, watcher.draw(), self._norms)
+                watcher.taken()
+
+    def begin_step(self, step: int) -> tuple[TaskSums | None, TaskGradients | None]:
+        """What the micro-batches of a step must fill.
+
+        Args:
+            step: Number of the step, from 1.
+
+        Returns:
+            Sums of losses and of gradients; None where nobody needs them.
+        """
+        sums = self._train.begin() if self._train is not None else None
+        gradients = self._gradients if self._observes_after(step) else None
+        if gradients is not None:
+            gradients.begin()
+        return sums, gradients
+
+    def end_step(self, step: int, agreement: Agreement) -> None:
+        """Takes what the micro-batches have filled. Every rank must call it."""
+        if self._gradients is not None and self._observes_after(step):
+            present = torch.tensor(agreement.targets) > 0
+            scale = float(self._objective.task_weights()[present].sum())
+            self._norms = self._gradients.norms(self._accelerator, scale)
+            self._gradients.end()
+
+    def probe_seconds(self) -> float | None:
+        """Time spent probing since it was last asked, after a synchronisation; None without a probe."""
+        return None if self._probe is None else self._probe.seconds()
+
+    def record(self) -> dict[str, float]:
+        """The newest probe losses, and what the weights were computed from."""
+        return {**self._latest, **_named(self._objective.diagnostics(), self._tasks)}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold, of the objective, too. Every rank must call it."""
+        watchers = {name: watcher.state() for name, watcher in self._watchers.items()}
+        own = {"watchers": watchers, "norms": self._norms, "latest": dict(self._latest)}
+        return {"objective": self._objective.state_dict(), **own}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from `state`; what it says of watchers that are no longer there is left."""
+        self._objective.load_state_dict(state["objective"])
+        for name, watcher in self._watchers.items():
+            if name in state["watchers"]:
+                watcher.load_state(state["watchers"][name])
+        self._norms, self._latest = state["norms"], dict(state["latest"])
+
+    def _observes_after(self, step: int) -> bool:
+        """Whether the weighting will be given losses once this step is done."""
+        watcher = self._watchers.get(self._objective.watch or "")
+        return watcher is not None and (watcher is self._train or watcher.is_new(step))
+
+    def _means(self, vector: torch.Tensor, name: str, step: int) -> torch.Tensor:
+        sums = TaskSums(len(self._tasks))
+        sums.load_vector(vector)
+        means = dict(zip(self._tasks, sums.means(), strict=True))
+        faulty = [task for task, mean in means.items() if mean is not None and not math.isfinite(mean)]
+        if faulty:
+            raise MftrunError(_not_finite(name, faulty, step))
+        if name == "probe":
+            self._latest = {f"probe/loss/{task}": mean for task, mean in means.items() if mean is not None}
+        values = [math.nan if mean is None else mean for mean in means.values()]
+        return torch.tensor(values, dtype=torch.float64)
+
+
+def _named(diagnostics: Mapping[str, torch.Tensor], tasks: Sequence[str]) -> dict[str, float]:
+    """One entry ``balance/NAME`` for each number, ``balance/NAME/TASK`` for each of a task; no nan."""
+    named: dict[str, float] = {}
+    for name, value in diagnostics.items():
+        if value.ndim == 0:
+            named[f"balance/{name}"] = float(value)
+        else:
+            named.update(zip((f"balance/{name}/{task}" for task in tasks), value.tolist(), strict=True))
+    return {key: value for key, value in named.items() if not math.isnan(value)}
+
+
+def _not_finite(name: str, tasks: Sequence[str], step: int) -> str:
+    return (
+        f"step {step + 1}: the {name} loss of {', '.join(tasks)} is not finite, so there are no task weights "
+        "to go on with. Lower optimizer.lr or train.max_grad_norm, or look at the samples of these tasks."
+    )

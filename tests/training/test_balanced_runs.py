@@ -1,0 +1,107 @@
+"""Whole runs with weightings that watch losses: resumed, split over ranks, refused."""
+
+import math
+import signal
+
+import pytest
+from runs import overrides_for, train, write_task
+from test_resume import COMMON, assert_same_run, metrics, strike
+
+from mftrun.errors import ConfigError
+from mftrun.tracking import jsonl
+
+TASKS = ["backward", "forward", "sideways"]
+WARM = "loss.weighting.warmup=2"
+SMALL_PROBE = "probe.tokens_per_task=60"
+WEIGHTINGS = {
+    "coba": ["loss=coba", WARM, "loss.weighting.window=4", SMALL_PROBE],
+    "coba, now and then": ["loss=coba", WARM, "loss.weighting.window=4", "probe.interval=3"],
+    "coba on train": ["loss=coba", WARM, "loss.weighting.window=4", "loss.weighting.watch=train"],
+    "self_paced": ["loss=self_paced", WARM, "loss.weighting.window=4"],
+    "famo": ["loss=famo", "loss.weighting.repeats=4", SMALL_PROBE],
+    "famo on train": ["loss=famo", "loss.weighting.watch=train"],
+    "lbtw": ["loss=lbtw"],
+    "dwa on train": ["loss=dwa", "loss.weighting.watch=train"],
+    "uncertainty on train": ["loss=uncertainty", "loss.weighting.watch=train"],
+    "dro": ["loss=dro", "loss.weighting.references.forward=1.5"],
+    "gradnorm": ["loss=gradnorm", "probe.interval=2"],
+    "gradnorm on train": ["loss=gradnorm", "loss.weighting.watch=train"],
+    "focal by task": ["loss=focal", "loss.token_loss.level=task", "peft=lora", "peft.dropout=0.1"],
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_resuming_changes_nothing(tasks_dir, tmp_path, name):
+    base = overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name])
+    train(tmp_path / "whole", *base)
+    train(tmp_path / "cut", *base, *strike(4, signal.SIGTERM))
+    train(tmp_path / "cut", *base, "resume=auto")
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    volatile = {"probe/share"}
+    ours, theirs = (
+        [{key: value for key, value in record.items() if key not in volatile} for record in metrics(run)]
+        for run in (tmp_path / "cut", tmp_path / "whole")
+    )
+    assert ours == theirs
+    if "focal" not in name:
+        assert len({record["weight/forward"] for record in ours if "weight/forward" in record}) > 1
+
+
+@pytest.mark.parametrize("name", ["coba", "famo on train", "gradnorm on train"])
+def test_ranks_do_not_matter(tasks_dir, tmp_path, name):
+    base = overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name])
+    two = ["distributed=ddp", "distributed.num_processes=2", "train.micro_batch_size=1"]
+    train(tmp_path / "one", *base)
+    train(tmp_path / "two", *base, *two)
+    one, other = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for left, right in zip(one, other, strict=True):
+        keys = [key for key in left if key.startswith(("weight/", "probe/loss", "train/loss", "valid/loss"))]
+        assert {key: right[key] for key in keys} == pytest.approx({key: left[key] for key in keys}, rel=1e-3)
+
+
+def test_what_weights_were_computed_from_is_logged(tasks_dir, tmp_path):
+    train(tmp_path, *overrides_for(tasks_dir, *COMMON, *WEIGHTINGS["coba"]))
+    records = [record for record in jsonl.read(tmp_path / "metrics.jsonl") if "train/loss" in record]
+    kinds = ("weight", "probe/loss", "balance/slope", "balance/rcs", "balance/acs")
+    for kind in kinds:
+        assert all(f"{kind}/{task}" in records[-1] for task in TASKS)
+    assert 0 < records[-1]["balance/df"] <= 1
+    assert all(0 < record["probe/share"] < 1 for record in records)
+    assert math.isclose(sum(records[-1][f"weight/{task}"] for task in TASKS), 1, rel_tol=1e-9)
+
+
+def test_a_probe_may_be_logged_without_any_weighting_watching(tasks_dir, tmp_path):
+    train(tmp_path, *overrides_for(tasks_dir, *COMMON, "probe.interval=5"))
+    records = [record for record in jsonl.read(tmp_path / "metrics.jsonl") if "train/loss" in record]
+    assert all(f"probe/loss/{task}" in records[-1] for task in TASKS)
+    assert not any(key.startswith("balance/") for key in records[-1])
+
+
+def test_the_probe_leaves_training_as_it_was(tasks_dir, tmp_path):
+    base = overrides_for(tasks_dir, *COMMON, "peft=lora", "peft.dropout=0.1")
+    train(tmp_path / "without", *base)
+    train(tmp_path / "with", *base, "probe.interval=2")
+    found = [
+        {key: value for key, value in record.items() if not key.startswith("probe/")}
+        for record in metrics(tmp_path / "with")
+    ]
+    assert found == metrics(tmp_path / "without")
+
+
+def test_a_task_without_validation_samples_is_named(tasks_dir, tmp_path):
+    alone = write_task(tmp_path / "data", "lonely", 30)
+    tasks = [f"data.tasks.lonely.path={alone}", "data.valid_fraction=0.0"]
+    checked = write_task(tmp_path / "data", "checked", 30)
+    held_out = write_task(tmp_path / "valid", "checked", 5, seed=1)
+    tasks += [f"data.tasks.checked.path={checked}", f"data.tasks.checked.valid_path={held_out}"]
+    base = [override for override in overrides_for(tasks_dir) if not override.startswith("data.paths")]
+    with pytest.raises(ConfigError, match="lonely") as caught:
+        train(tmp_path / "run", *base, *tasks, "loss=coba")
+    assert caught.value.key == "data.tasks.lonely"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_probe_that_nobody_takes_is_refused(tasks_dir, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path, *overrides_for(tasks_dir, "probe.tokens_per_task=64"))
+    assert caught.value.key == "probe.tokens_per_task"

@@ -1,0 +1,135 @@
+"""Whole runs in which a task stops improving, is frozen, and the others go on."""
+
+import json
+import signal
+
+import pytest
+from runs import overrides_for, train
+from test_resume import assert_equal, metrics, strike
+
+from mftrun.errors import ConfigError
+from mftrun.tracking import jsonl
+
+STEPS = [
+    "train.max_steps=12",
+    "train.log_every=1",
+    "evaluation.every=2",
+    "checkpoint.every_steps=3",
+    "evaluation.early_stopping.per_task=2",
+]
+ROLLBACK = "evaluation.early_stopping.rollback=true"
+FROZEN_AT = 4  # evaluations at 0 (the best), 2 and 4
+
+
+@pytest.fixture
+def base(tasks_dir, tmp_path):
+    """One task is validated on answers that training makes ever less likely."""
+    other = tmp_path / "answers"
+    other.mkdir()
+    rounds = [
+        {"role": "human", "content": "forward: alpha"},
+        {"role": "bot", "content": "7 31 904 55 8 2 77"},
+    ]
+    (other / "valid.jsonl").write_text("\n".join([json.dumps({"chat_rounds": rounds})] * 4))
+    paths = sorted(path for path in tasks_dir.iterdir() if path.name != "forward")
+    named = [f"data.paths=[{','.join(map(str, paths))}]", f"data.tasks.forward.path={tasks_dir / 'forward'}"]
+    plain = [one for one in overrides_for(tasks_dir) if not one.startswith("data.paths")]
+    return [*plain, *named, f"data.tasks.forward.valid_path={other}", *STEPS]
+
+
+def logged(run):
+    return [record for record in jsonl.read(run / "metrics.jsonl") if "train/loss" in record]
+
+
+@pytest.mark.parametrize("loss", ["loss=mft", "loss=token_mean", "loss=coba"])
+def test_a_frozen_task_is_trained_no_more_and_the_others_are(base, tmp_path, loss):
+    train(tmp_path / "run", *base, loss)
+    records = logged(tmp_path / "run")
+    assert [record["step"] for record in records] == list(range(1, 13))
+    before, after = records[:FROZEN_AT], records[FROZEN_AT:]
+    assert any("train/loss/forward" in record for record in before)
+    assert not any("train/loss/forward" in record for record in after)
+    assert all(record["weight/forward"] == 0 for record in after)
+    for other in ("backward", "sideways"):
+        assert any(f"train/loss/{other}" in record for record in after)
+        assert all(record[f"weight/{other}"] > 0 for record in after)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["tasks"]["forward"]["frozen_step"] == FROZEN_AT
+    assert summary["tasks"]["backward"]["frozen_step"] is None
+
+
+def test_the_best_checkpoint_of_every_task_is_kept(base, tmp_path):
+    train(tmp_path / "run", *base, ROLLBACK, "checkpoint.keep_last=1")
+    run = tmp_path / "run" / "checkpoints"
+    progress = json.loads((run / "step-00000012" / "progress.json").read_text())
+    assert progress["tasks"]["forward"]["kept_step"] == 0
+    kept = {best["kept_step"] for best in [progress["overall"], *progress["tasks"].values()]} | {12}
+    assert {int(path.name[5:]) for path in run.glob("step-*")} == kept
+
+
+@pytest.mark.parametrize("more", [[], [ROLLBACK]], ids=["going on", "rolling back"])
+@pytest.mark.parametrize("stop", [4, 5])
+def test_resuming_changes_nothing(base, tmp_path, more, stop):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(whole, *base, *more, "loss=coba", "loss.weighting.warmup=2")
+    train(cut, *base, *more, "loss=coba", "loss.weighting.warmup=2", *strike(stop, signal.SIGTERM))
+    train(cut, *base, *more, "loss=coba", "loss.weighting.warmup=2", "resume=auto")
+    without_share = [
+        [{key: value for key, value in record.items() if key != "probe/share"} for record in metrics(run)]
+        for run in (whole, cut)
+    ]
+    assert_equal(*without_share)
+
+
+def test_rolling_back_starts_again_from_the_best_model_of_the_task(base, tmp_path):
+    train(tmp_path / "run", *base, ROLLBACK)
+    log = (tmp_path / "run" / "mftrun.log").read_text()
+    assert "task forward is frozen" in log
+    assert "went back to the model and the optimizer of step 0" in log
+    losses = {r["step"]: r["valid/loss/backward"] for r in metrics(tmp_path / "run") if "valid/loss" in r}
+    assert losses[6] > losses[4], "two steps from the start instead of six"
+    assert losses[12] < losses[6]
+
+
+def test_two_ranks_freeze_alike(base, tmp_path):
+    two = ["distributed=ddp", "distributed.num_processes=2", "train.micro_batch_size=1"]
+    train(tmp_path / "one", *base, ROLLBACK)
+    train(tmp_path / "two", *base, ROLLBACK, *two)
+    for left, right in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        keys = [key for key in left if "loss/" in key]
+        assert {key: right.get(key) for key in keys} == pytest.approx(
+            {key: left[key] for key in keys}, rel=1e-3
+        )
+
+
+def test_the_run_ends_when_all_tasks_are_frozen(tasks_dir, tmp_path):
+    never = ["evaluation.early_stopping.min_delta=100", *STEPS]
+    train(tmp_path, *overrides_for(tasks_dir, *never))
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == FROZEN_AT
+    assert "all tasks are frozen" in (tmp_path / "mftrun.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ([ROLLBACK], "evaluation.early_stopping.rollback"),
+        (["evaluation.early_stopping.per_task=2", "evaluation.every=null"], "evaluation.every"),
+        (
+            ["evaluation.early_stopping.per_task=2", "evaluation.every=2", "data.valid_fraction=0.0"],
+            "evaluation.early_stopping.per_task",
+        ),
+        (
+            [
+                "evaluation.early_stopping.per_task=2",
+                "evaluation.every=2",
+                ROLLBACK,
+                "checkpoint.keep_best=false",
+            ],
+            "evaluation.early_stopping.rollback",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(tasks_dir, tmp_path, overrides, key):
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path, *overrides_for(tasks_dir, *overrides))
+    assert caught.value.key == key
