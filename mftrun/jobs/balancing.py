@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from mftrun.data.draws import Draws, refuse_unprobed
-from mftrun.errors import ConfigError
 from mftrun.jobs.preparation import build_group
 from mftrun.losses.objective import Objective
 from mftrun.schema import PROBE_TOKENS, RunConfig
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mftrun.data.table import SampleTable
     from mftrun.models.with_nll import ModelWithNll
 
+log = logging.getLogger(__name__)
+
 
 def probe_interval(config: RunConfig, objective: Objective) -> int | None:
     """Steps from one probe to the next; None for a run that does not probe."""
@@ -27,23 +29,23 @@ def probe_interval(config: RunConfig, objective: Objective) -> int | None:
 
 
 def check_probe(config: RunConfig, valid: SampleTable) -> None:
-    """Refuses what a probe cannot do, before any model is loaded.
+    """Refuses a probe that cannot be taken, before any model is loaded.
 
     Args:
         config: The run's configuration.
         valid: Its validation samples.
 
     Raises:
-        ConfigError: A task has no validation sample to probe, or nobody wants the probe that is configured.
+        ConfigError: A task has no validation sample to probe.
     """
     objective = build_group(config, "loss", tasks=valid.tasks)
     if probe_interval(config, objective) is not None:
         refuse_unprobed(valid)
     elif config.probe.tokens_per_task != PROBE_TOKENS:
-        raise ConfigError(
-            "probe.tokens_per_task",
-            "has no effect, as this run does not probe; choose a loss that watches the probe (loss=coba), or "
-            "give probe.interval to log probe losses",
+        # Not refused: a sweep over losses gives it to all of them.
+        log.warning(
+            "probe.tokens_per_task has no effect: this run does not probe. loss=coba and others that watch the "
+            "probe do, and so does probe.interval=N, for the log alone"
         )
 
 
