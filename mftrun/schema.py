@@ -366,7 +366,7 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
     if "mean" in tasks:
         raise ConfigError("data.tasks.mean", "mean stands for all tasks together; give the task another name")
     _check_shards(config, tasks)
-    _check_weights(config.objects["loss"], tasks)
+    _check_names(config.objects["loss"], tasks)
 
 
 def _check_freezing(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
@@ -422,13 +422,20 @@ def _validates(data: DataConfig, tasks: Mapping[str, TaskConfig]) -> bool:
     )
 
 
-def _check_weights(loss: Mapping[str, Any], tasks: Mapping[str, TaskConfig]) -> None:
-    weighting = loss.get("weighting")
-    weights = weighting.get("weights") if isinstance(weighting, Mapping) else None
-    for name in weights if isinstance(weights, Mapping) else ():
-        if name not in tasks:
-            key = "loss.weighting.weights"
-            raise ConfigError(f"{key}.{name}", unknown(name, tasks, f"there is no task {name}", prefix=key))
+# Settings of a loss by task name.
+_BY_TASK = (("weighting", "weights"), ("weighting", "references"), ("token_loss", "alpha"))
+
+
+def _check_names(loss: Mapping[str, Any], tasks: Mapping[str, TaskConfig]) -> None:
+    for part, setting in _BY_TASK:
+        node = loss.get(part)
+        named = node.get(setting) if isinstance(node, Mapping) else None
+        for name in named if isinstance(named, Mapping) else ():
+            if name not in tasks:
+                key = f"loss.{part}.{setting}"
+                raise ConfigError(
+                    f"{key}.{name}", unknown(name, tasks, f"there is no task {name}", prefix=key)
+                )
 
 
 def _object(node: Any, key: str) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def check_probe(config: RunConfig, valid: SampleTable) -> None:
     elif config.probe.tokens_per_task != PROBE_TOKENS:
         # Not refused: a sweep over losses gives it to all of them.
         log.warning(
-            "probe.tokens_per_task has no effect: this run does not probe. loss=coba and others that watch the "
-            "probe do, and so does probe.interval=N, for the log alone"
+            "probe.tokens_per_task has no effect: this run does not probe. loss=coba and others that watch "
+            "the probe do, and so does probe.interval=N, for the log alone"
         )
 
 
