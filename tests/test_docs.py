@@ -56,6 +56,12 @@ def test_command_of_the_documents(home, command):
         tasks = f"data.paths=[{home}/data/text2code]"
         model = ["model=llama", f"model.path={home}/models/my-llama"]
         run(home, ["job=tokenize", *model, tasks, f"output_dir={home}/data/tokens"])
+    if f"data.tokenized={home}/data/balance" in arguments:
+        tasks = f"data.paths=[{home}/data/text2code,{home}/data/unit_tests]"
+        run(
+            home,
+            ["job=tokenize", "experiment=balance", tasks, f"output_dir={home}/data/balance", *SMALL[1:5]],
+        )
     done = run(home, [*arguments, *small(arguments)])
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -20,6 +20,9 @@ FIXED = ("data", "template", "model", "peft", "rows", "sampler", "seed", "train.
 # a bad line far into the data must be able to go on.
 FIXED_UNLESS_STREAMED = ("data.on_bad", "data.on_overlong")
 
+# Where tasks are frozen one by one, evaluations decide when.
+NOT_FREE_IF_FREEZING = ("evaluation.every",)
+
 # Keys whose change leaves every number of the run as it was: where things go, how often they are saved or
 # shown, and how the global batch is split (split invariance).
 FREE = (
@@ -49,7 +52,11 @@ def load_config(checkpoint: Path) -> dict[str, Any]:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys that matter to the numbers of a run and differ, each with its old and its new value."""
-    return {key: pair for key, pair in changed(old, new).items() if not _under(key, FREE)}
+    freezes = new.get("evaluation", {}).get("early_stopping", {}).get("per_task") is not None
+    kept = NOT_FREE_IF_FREEZING if freezes else ()
+    return {
+        key: pair for key, pair in changed(old, new).items() if _under(key, kept) or not _under(key, FREE)
+    }
 
 
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: bool) -> None:

@@ -69,3 +69,12 @@ def test_where_data_is_made_on_the_way_its_policies_may_change_if_that_is_allowe
     whole = [{"data": {**config["data"], "shard_samples": None}} for config in (old, new)]
     with pytest.raises(ConfigError, match="start a new run"):
         refuse_changes(*whole, allowed=True)
+
+
+@pytest.mark.parametrize(("per_task", "free"), [(None, True), (3, False)])
+def test_when_to_evaluate_is_free_unless_tasks_are_frozen_by_it(per_task, free):
+    old, new = (
+        {**CONFIG, "evaluation": {"every": every, "early_stopping": {"per_task": per_task}}}
+        for every in (10, 20)
+    )
+    assert (changed_keys(old, new) == {}) is free
