@@ -67,22 +67,19 @@ def build_balance(
         valid: Validation samples.
         pad_id: Token that fills rows.
     """
-    interval = probe_interval(config, objective)
-    watcher = None
-    if interval is not None:
-        probe = _probe(config, accelerator, valid, pad_id)
-        watcher = ProbeWatcher(probe, interval, objective.draw_repeats)
+    probe = _probe_watcher(config, objective, accelerator, valid, pad_id)
     gradients = TaskGradients(model, len(valid.tasks)) if objective.needs_gradient_norms else None
-    return Balance(accelerator, objective, valid.tasks, watcher, gradients)
+    return Balance(accelerator, objective, valid.tasks, probe, gradients)
 
 
-def _probe(config: RunConfig, accelerator: Accelerator, valid: SampleTable, pad_id: int) -> Probe:
-    return Probe(
-        accelerator,
-        valid,
-        Draws(valid, config.probe.tokens_per_task, config.seed),
-        build_group(config, "rows"),
-        config.data.max_length,
-        config.evaluation.batch_size,
-        pad_id,
-    )
+def _probe_watcher(
+    config: RunConfig, objective: Objective, accelerator: Accelerator, valid: SampleTable, pad_id: int
+) -> ProbeWatcher | None:
+    interval = probe_interval(config, objective)
+    if interval is None:
+        return None
+    draws = Draws(valid, config.probe.tokens_per_task, config.seed)
+    log.info("probe.interval=%d, with %d different draws of the validation data", interval, draws.per_pass)
+    rows, max_length = build_group(config, "rows"), config.data.max_length
+    probe = Probe(accelerator, valid, draws, rows, max_length, config.evaluation.batch_size, pad_id)
+    return ProbeWatcher(probe, interval, objective.draw_repeats)
