@@ -16,7 +16,7 @@ from mftrun.data.plan import evaluation_plan
 from mftrun.data.table import SampleTable
 from mftrun.data.tokenizer import load_saved
 from mftrun.distributed import resolve_precision
-from mftrun.jobs.balancing import build_balance
+from mftrun.jobs.balancing import build_balance, build_objective
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
 from mftrun.jobs.run_data import RunData, run_data
@@ -162,7 +162,7 @@ def _parts(
     context: RankContext,
 ) -> Parts:
     valid = data.valid()
-    objective = build_group(config, "loss", tasks=valid.tasks)
+    objective = build_objective(config, valid)
     factory = build_group(config, "optimizer")
     model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
     model.train()

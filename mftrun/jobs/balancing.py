@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from mftrun.data.draws import Draws, refuse_unprobed
+from mftrun.data.draws import Draws, can_probe, refuse_unprobed
 from mftrun.jobs.preparation import build_group
 from mftrun.losses.objective import Objective
 from mftrun.schema import PROBE_TOKENS, RunConfig
@@ -47,6 +47,18 @@ def check_probe(config: RunConfig, valid: SampleTable) -> None:
             "probe.tokens_per_task has no effect: this run does not probe. loss=coba and others that watch "
             "the probe do, and so does probe.interval=N, for the log alone"
         )
+
+
+def build_objective(config: RunConfig, valid: SampleTable) -> Objective:
+    """The objective of a run, which may go by how many different draws its probe can take.
+
+    Args:
+        config: The run's configuration.
+        valid: Its validation samples.
+    """
+    draws = Draws(valid, config.probe.tokens_per_task, config.seed).per_pass if can_probe(valid) else None
+    objective: Objective = build_group(config, "loss", tasks=valid.tasks, draws=draws)
+    return objective
 
 
 def build_balance(

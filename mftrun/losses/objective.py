@@ -27,19 +27,25 @@ class Objective:
         normalization: How tokens are averaged.
         weighting: How much each task counts.
         tasks: Names of the tasks, in the order of the task ids.
+        draws: Probes on different samples before they repeat; None where nothing is probed.
 
     Raises:
         ConfigError: A setting is for an unknown task, or the normalization knows no task weights.
     """
 
     def __init__(
-        self, token_loss: TokenLoss, normalization: Normalization, weighting: Weighting, tasks: Sequence[str]
+        self,
+        token_loss: TokenLoss,
+        normalization: Normalization,
+        weighting: Weighting,
+        tasks: Sequence[str],
+        draws: int | None = None,
     ) -> None:
         _refuse_idle_weights(normalization, weighting)
         self._token_loss = token_loss.for_tasks(tasks)
         self._normalization = normalization
         self._weighting = weighting
-        self._weights = weighting.build(tasks)
+        self._weights = weighting.build(tasks, draws)
         self._everyone = torch.ones(len(tasks), dtype=torch.bool)
         self._among = _Among(normalization, self._everyone)
         self._source: Tensor | None = None

@@ -159,3 +159,11 @@ def test_a_task_whose_data_has_ended_keeps_its_slope_and_its_convergence():
     look_at_all(running, losses[20:], 20)
     assert running.diagnostics()["slope"][1].item() == then
     assert not math.isnan(running.diagnostics()["acs"][1].item())
+
+
+@pytest.mark.parametrize(("draws", "warmup", "window"), [(14, 14, 42), (2, 10, 30), (None, 20, 60)])
+def test_warm_up_and_window_follow_the_draws_of_the_probe(draws, warmup, window):
+    losses = course(100, 3)
+    found = look_at_all(Coba().build("abc", draws), losses)
+    named = look_at_all(Coba(warmup=warmup, window=window).build("abc"), losses)
+    assert all(torch.equal(one, other) for one, other in zip(found, named, strict=True))

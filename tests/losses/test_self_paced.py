@@ -28,13 +28,13 @@ def test_reproduces_the_reference():
 
 
 def test_nearly_selects_with_the_released_scale():
-    weights = look_at_all(SelfPaced().build("abc"), straight([-1, -1, 1]))
+    weights = look_at_all(SelfPaced(warmup=2).build("abc"), straight([-1, -1, 1]))
     assert weights[-1].tolist() == pytest.approx([0.5, 0.5, 0], abs=1e-3)
 
 
 def test_by_hand():
     """Slopes -3 and -1: a is (-1.5, -0.5), its softmax (.2689, .7311), the scores (.4034, .3655)."""
-    running = SelfPaced(scale=10).build("ab")
+    running = SelfPaced(scale=10, warmup=2).build("ab")
     weights = look_at_all(running, straight([-3, -1]))[-1]
     assert running.diagnostics()["slope"].tolist() == pytest.approx([-3, -1])
     assert running.diagnostics()["score"].tolist() == pytest.approx([0.403412, 0.365529], abs=1e-6)
@@ -43,7 +43,7 @@ def test_by_hand():
 
 def test_the_average_pace_gets_most():
     """Neither the slowest nor the fastest: -a softmax(a) is largest at a = -1."""
-    weights = look_at_all(SelfPaced().build("abc"), straight([-0.2, -1, -3]))[-1]
+    weights = look_at_all(SelfPaced(warmup=2).build("abc"), straight([-0.2, -1, -3]))[-1]
     assert weights[1] > weights[2] > weights[0]
 
 
@@ -64,21 +64,30 @@ def test_a_task_that_comes_late_warms_up_on_its_own():
 
 
 def test_level_courses_weigh_alike():
-    weights = look_at_all(SelfPaced().build("ab"), [[1, 2]] * 5)
+    weights = look_at_all(SelfPaced(warmup=2).build("ab"), [[1, 2]] * 5)
     assert weights[-1].tolist() == [0.5, 0.5]
 
 
 def test_only_the_window_counts():
-    running = SelfPaced(window=3).build("ab")
+    running = SelfPaced(window=3, warmup=2).build("ab")
     look_at_all(running, straight([-5, 3], length=20))
     look_at_all(running, straight([1, -1], length=3), 20)
     assert running.diagnostics()["slope"].tolist() == pytest.approx([1, -1])
 
 
 def test_steps_count_not_observations():
-    every, tenth = SelfPaced().build("ab"), SelfPaced().build("ab")
+    every, tenth = SelfPaced(warmup=2).build("ab"), SelfPaced(warmup=2).build("ab")
     for index, row in enumerate(straight([-5, 3])):
         look(every, row, index)
         look(tenth, row, 10 * index)
     assert tenth.diagnostics()["slope"].tolist() == pytest.approx([-0.5, 0.3])
     assert torch.allclose(tenth.current(), every.current())
+
+
+@pytest.mark.parametrize(
+    ("watch", "draws", "warm"), [("probe", 14, 14), ("probe", 3, 10), ("probe", None, 20), ("train", 14, 20)]
+)
+def test_warms_up_over_a_pass_of_the_probe(watch, draws, warm):
+    weights = look_at_all(SelfPaced(watch=watch).build("abc", draws), straight([-1, -1, 1], length=30))
+    uniform = [torch.allclose(one, torch.full((3,), 1 / 3, dtype=torch.float64)) for one in weights]
+    assert uniform.index(False) == warm - 1

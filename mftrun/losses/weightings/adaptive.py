@@ -18,6 +18,8 @@ from mftrun.losses.weightings.base import Observation, TaskWeights, Watch, unifo
 LEAST_LOSS = 1e-8
 """Nats. A smaller loss, 0 included, counts as this one in ratios and logarithms, which stay finite by it."""
 
+_LEAST_WARMUP = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(ABC):
@@ -51,7 +53,7 @@ class Adaptive(ABC):
         return False
 
     @abstractmethod
-    def build(self, tasks: Sequence[str]) -> TaskWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> TaskWeights:
         """See `Weighting.build`."""
 
 
@@ -124,6 +126,18 @@ class AdaptiveWeights(ABC):
     @abstractmethod
     def _recall(self, memory: Mapping[str, Any]) -> None:
         """Continues from `_memory`; may keep what it is given."""
+
+
+def warmup_for(draws: int | None) -> int:
+    """Observations before slopes are trusted, where the user does not say: a pass over all draws, or 20.
+
+    Losses of different draws differ by their samples. A slope through less than a pass shows which samples
+    came early and which late, more than how the model learns.
+
+    Args:
+        draws: Probes on different samples before they repeat; None where training is watched.
+    """
+    return 20 if draws is None else max(_LEAST_WARMUP, draws)
 
 
 def at_least(losses: Tensor) -> Tensor:

@@ -83,11 +83,12 @@ class Weighting(Protocol):
         """Whether observations must hold `gradient_norms`."""
         ...
 
-    def build(self, tasks: Sequence[str]) -> TaskWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> TaskWeights:
         """The weights of these tasks, in their order.
 
         Args:
             tasks: Names of the run's tasks.
+            draws: Probes on different samples before they repeat; None where nothing is probed.
 
         Raises:
             ConfigError: A setting does not fit these tasks.

@@ -19,6 +19,7 @@ from mftrun.losses.weightings.adaptive import (
     ratio,
     relative,
     share_out,
+    warmup_for,
 )
 from mftrun.losses.weightings.base import Observation
 from mftrun.losses.weightings.digest import Digest
@@ -45,7 +46,9 @@ class Coba(Adaptive):
     Attributes:
         tau: How fast DF turns from RCS to ACS, above 0.
         window: Newest observations of a task that its slope goes through, 2 or more; also slopes in its ACS.
-        warmup: Observations of a task before its weight leaves 1 / K, 2 or more.
+            None takes 3 times `warmup`; the paper's are 2 to 5 times.
+        warmup: Observations of a task before its weight leaves 1 / K, 2 or more. None takes a pass over the
+            draws of the probe, as the paper does, but 10 or more; 20 where training is watched.
         sharpness: s of a last softmax(s K w); None leaves it out.
         min_weight: m of a floor of m / K under each weight, which are then divided by their sum; 0 to 1.
 
@@ -54,34 +57,44 @@ class Coba(Adaptive):
     """
 
     tau: float = 5.0
-    window: int = 60
-    warmup: int = 20
+    window: int | None = None
+    warmup: int | None = None
     sharpness: float | None = None
     min_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         settings.positive("tau", self.tau)
-        settings.whole("window", self.window, 2, "a slope needs two points")
-        settings.whole("warmup", self.warmup, 2, "a slope needs two points")
+        for name in ("window", "warmup"):
+            if (given := getattr(self, name)) is not None:
+                settings.whole(name, given, 2, "a slope needs two points")
         if self.sharpness is not None:
             settings.positive("sharpness", self.sharpness)
         settings.between("min_weight", self.min_weight, 0, 1)
 
-    def build(self, tasks: Sequence[str]) -> CobaWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> CobaWeights:
         """See `Weighting.build`."""
-        return CobaWeights(len(tasks), self)
+        warmup = self.warmup or warmup_for(draws if self.watch == "probe" else None)
+        return CobaWeights(len(tasks), self, warmup, self.window or 3 * warmup)
 
 
 class CobaWeights(AdaptiveWeights):
-    """Weights of a run with `Coba`. Logs `slope`, `rcs`, `acs` of each task, and `df`."""
+    """Weights of a run with `Coba`. Logs `slope`, `rcs`, `acs` of each task, and `df`.
 
-    def __init__(self, num_tasks: int, config: Coba) -> None:
+    Args:
+        num_tasks: K.
+        config: The settings.
+        warmup: Observations of a task before its weight leaves 1 / K.
+        window: Newest observations that slopes go through.
+    """
+
+    def __init__(self, num_tasks: int, config: Coba, warmup: int, window: int) -> None:
         super().__init__(num_tasks)
         self._config = config
+        self._warmup = warmup
         self._initial = torch.full((num_tasks,), torch.nan, dtype=torch.float64)
-        self._history = History(config.window, num_tasks)
-        self._slopes = Recent(config.window, num_tasks)
+        self._history = History(window, num_tasks)
+        self._slopes = Recent(window, num_tasks)
         self._largest = Digest()
         self._factor = torch.ones((), dtype=torch.float64)
 
@@ -106,7 +119,7 @@ class CobaWeights(AdaptiveWeights):
         self._initial = first_known(self._initial, losses, present)
         self._history.add(observation.step, losses / self._initial, present)
         slopes = self._history.slopes()
-        warm = ~slopes.isnan() & (self._history.seen >= self._config.warmup)
+        warm = ~slopes.isnan() & (self._history.seen >= self._warmup)
         self._slopes.add(slopes, warm & present)
         return slopes, warm & observation.active
 

@@ -41,7 +41,7 @@ class Dro(Adaptive):
         for name, reference in (self.references or {}).items():
             settings.finite(f"references.{name}", reference)
 
-    def build(self, tasks: Sequence[str]) -> DroWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> DroWeights:
         """See `Weighting.build`.
 
         Raises:

@@ -38,7 +38,7 @@ class Dwa(Adaptive):
         settings.positive("temperature", self.temperature)
         settings.whole("window", self.window, 1)
 
-    def build(self, tasks: Sequence[str]) -> DwaWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> DwaWeights:
         """See `Weighting.build`."""
         return DwaWeights(len(tasks), self)
 

@@ -54,7 +54,7 @@ class Famo(Adaptive):
         """`repeats` of the probe; 1 where training is watched."""
         return self.repeats if self.watch == "probe" else 1
 
-    def build(self, tasks: Sequence[str]) -> FamoWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> FamoWeights:
         """See `Weighting.build`."""
         return FamoWeights(len(tasks), self)
 

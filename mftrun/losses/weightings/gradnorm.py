@@ -58,7 +58,7 @@ class GradNorm(Adaptive):
         """True."""
         return True
 
-    def build(self, tasks: Sequence[str]) -> GradNormWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> GradNormWeights:
         """See `Weighting.build`."""
         return GradNormWeights(self, len(tasks))
 

@@ -34,7 +34,7 @@ class Lbtw(Adaptive):
         super().__post_init__()
         settings.between("alpha", self.alpha, 0, 10)
 
-    def build(self, tasks: Sequence[str]) -> LbtwWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> LbtwWeights:
         """See `Weighting.build`."""
         return LbtwWeights(len(tasks), self)
 

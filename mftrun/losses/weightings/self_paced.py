@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from mftrun.losses.weightings import settings
-from mftrun.losses.weightings.adaptive import Adaptive, AdaptiveWeights, masked_softmax, relative, share_out
+from mftrun.losses.weightings.adaptive import (
+    Adaptive,
+    AdaptiveWeights,
+    masked_softmax,
+    relative,
+    share_out,
+    warmup_for,
+)
 from mftrun.losses.weightings.base import Observation
 from mftrun.losses.weightings.history import History
 
@@ -29,7 +36,8 @@ class SelfPaced(Adaptive):
     Attributes:
         window: Newest observations of a task that its slope goes through, 2 or more.
         scale: How sharply scores are told apart, 0 or more.
-        warmup: Observations of a task before its weight leaves 1 / K, 2 or more.
+        warmup: Observations of a task before its weight leaves 1 / K, 2 or more. None takes a pass over the
+            draws of the probe, but 10 or more; 20 where training is watched.
 
     Raises:
         ConfigError: A setting is out of its range.
@@ -37,31 +45,41 @@ class SelfPaced(Adaptive):
 
     window: int = 100
     scale: float = 50.0
-    warmup: int = 20
+    warmup: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         settings.whole("window", self.window, 2, "a slope needs two points")
         settings.between("scale", self.scale, 0)
-        settings.whole("warmup", self.warmup, 2, "a slope needs two points")
+        if self.warmup is not None:
+            settings.whole("warmup", self.warmup, 2, "a slope needs two points")
 
-    def build(self, tasks: Sequence[str]) -> SelfPacedWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> SelfPacedWeights:
         """See `Weighting.build`."""
-        return SelfPacedWeights(len(tasks), self)
+        return SelfPacedWeights(
+            len(tasks), self, self.warmup or warmup_for(draws if self.watch == "probe" else None)
+        )
 
 
 class SelfPacedWeights(AdaptiveWeights):
-    """Weights of a run with `SelfPaced`. Logs `slope`, nats per step, and `score`."""
+    """Weights of a run with `SelfPaced`. Logs `slope`, nats per step, and `score`.
 
-    def __init__(self, num_tasks: int, config: SelfPaced) -> None:
+    Args:
+        num_tasks: K.
+        config: The settings.
+        warmup: Observations of a task before its weight leaves 1 / K.
+    """
+
+    def __init__(self, num_tasks: int, config: SelfPaced, warmup: int) -> None:
         super().__init__(num_tasks)
         self._config = config
+        self._warmup = warmup
         self._history = History(config.window, num_tasks)
 
     def _weigh(self, observation: Observation, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self._history.add(observation.step, observation.losses, present)
         slopes = self._history.slopes()
-        known = observation.active & ~slopes.isnan() & (self._history.seen >= self._config.warmup)
+        known = observation.active & ~slopes.isnan() & (self._history.seen >= self._warmup)
         pace = relative(slopes, known)
         scores = -masked_softmax(pace, known) * pace
         shares = masked_softmax(self._config.scale * scores, known)

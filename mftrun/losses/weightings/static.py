@@ -57,7 +57,7 @@ class Static:
         """False."""
         return False
 
-    def build(self, tasks: Sequence[str]) -> StaticWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> StaticWeights:
         """See `Weighting.build`.
 
         Raises:

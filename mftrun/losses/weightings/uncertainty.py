@@ -38,7 +38,7 @@ class Uncertainty(Adaptive):
         super().__post_init__()
         settings.positive("lr", self.lr, most=1)
 
-    def build(self, tasks: Sequence[str]) -> UncertaintyWeights:
+    def build(self, tasks: Sequence[str], draws: int | None = None) -> UncertaintyWeights:
         """See `Weighting.build`."""
         return UncertaintyWeights(len(tasks), self)
 
