@@ -116,11 +116,14 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
 
 def _options_with(key: str) -> list[str]:
     """The options of a group that have a key the chosen one lacks: ``model.path`` belongs to model=llama."""
-    group, _, name = key.partition(".")
-    if group not in _groups():
-        return []
-    files = {option: resource_dir("conf") / group / f"{option}.yaml" for option in _options(group)}
-    return [f"{group}={option}" for option, file in files.items() if name in (_read(file) or {})]
+    parts, groups = key.split("."), _groups()
+    for depth in range(len(parts) - 1, 0, -1):
+        if (group := "/".join(parts[:depth])) in groups:
+            files = {option: resource_dir("conf") / group / f"{option}.yaml" for option in _options(group)}
+            return [
+                f"{group}={option}" for option, file in files.items() if parts[depth] in (_read(file) or {})
+            ]
+    return []
 
 
 def _read(file: Path) -> Any:
@@ -177,9 +180,10 @@ def _options(group: str) -> list[str]:
 
 
 def _groups() -> list[str]:
-    return sorted(
-        path.name for path in resource_dir("conf").iterdir() if path.is_dir() and path.name != "hydra"
-    )
+    """Every group, those inside of others, such as ``loss/weighting``, too."""
+    conf = resource_dir("conf")
+    folders = (path.relative_to(conf) for path in conf.rglob("*") if path.is_dir())
+    return sorted(folder.as_posix() for folder in folders if folder.parts[0] != "hydra")
 
 
 def _group_choices(arguments: Sequence[str]) -> list[str]:

@@ -101,7 +101,8 @@ def _old(path: Path) -> Path:
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            path.chmod(0o666 & ~_umask())  # some libraries write for the owner alone
+            if path.stat().st_nlink == 1:  # another name of the same file is not ours to change
+                path.chmod(0o666 & ~_umask())  # some libraries write for the owner alone
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
     _sync_folder(folder)

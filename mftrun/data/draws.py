@@ -66,17 +66,13 @@ def refuse_unprobed(samples: Samples) -> None:
     Raises:
         ConfigError: Names all tasks without a validation sample that holds targets.
     """
-    missing = _missing(samples)
-    if missing:
-        raise ConfigError(f"data.tasks.{missing[0]}", _unprobed(missing))
+    tasks = missing(samples)
+    if tasks:
+        raise ConfigError(f"data.tasks.{tasks[0]}", _unprobed(tasks))
 
 
-def can_probe(samples: Samples) -> bool:
-    """Whether every task has a validation sample with targets."""
-    return not _missing(samples)
-
-
-def _missing(samples: Samples) -> list[str]:
+def missing(samples: Samples) -> list[str]:
+    """The tasks without a validation sample that holds targets."""
     probed = np.bincount(samples.task, samples.target_weights > 0, minlength=len(samples.tasks))
     return [samples.tasks[task] for task in np.flatnonzero(probed == 0).tolist()]
 

@@ -8,9 +8,9 @@ two numbers, epoch and batch, and may be taken up by another number of ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,9 @@ from mftrun.data.rows import Layout, RowBuilder, RowPlan
 # Separate these streams of random numbers from the sampler's.
 _ROW_STREAM = 2
 _REGROUPED_STREAM = 6
+
+# Plans that are kept: of the running epoch, and of the one before it that an error report may look at.
+_MOST_KEPT = 2
 
 
 class Freeze(NamedTuple):
@@ -36,6 +39,9 @@ class Freeze(NamedTuple):
     task: int
     epoch: int
     batch: int
+
+
+_Key = tuple[int, tuple[Freeze, ...]]
 
 
 def concerning(freezes: Sequence[Freeze], epoch: int) -> tuple[Freeze, ...]:
@@ -112,7 +118,10 @@ class Planner:
 
         It ends early, or has no batch at all, where nothing but samples of frozen tasks would be left.
         """
-        return self._plans(epoch, concerning(freezes, epoch))
+        key = epoch, concerning(freezes, epoch)
+        plan = self._kept[key] if key in self._kept else self._plan(*key)
+        self._keep(key, plan)
+        return plan
 
     def total_batches(self, epochs: float) -> int:
         """Return the optimizer steps in `epochs` epochs; a begun step of a fractional epoch counts whole.
@@ -128,36 +137,55 @@ class Planner:
         return steps + sum(self.epoch(epoch).num_batches for epoch in reversed(range(whole)))
 
     @cached_property
-    def _plans(self) -> Callable[[int, tuple[Freeze, ...]], EpochPlan]:
-        # Two epochs at a time: the running one, and the one before it that an error report may look at.
-        return lru_cache(maxsize=2)(self._plan)
+    def _kept(self) -> dict[_Key, EpochPlan]:
+        return {}
+
+    def _keep(self, key: _Key, plan: EpochPlan) -> None:
+        """Keep a plan as the newest, and so few of the others that they are `_MOST_KEPT` together."""
+        self._kept.pop(key, None)
+        self._kept[key] = plan
+        while len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
 
     def _plan(self, epoch: int, freezes: tuple[Freeze, ...]) -> EpochPlan:
-        newest = max((freeze.batch for freeze in freezes if freeze.epoch == epoch), default=0)
-        frozen = np.array([freeze.task for freeze in freezes], np.int64)
-        if not newest:
-            return self._plan_whole(epoch, frozen)
-        before = tuple(freeze for freeze in freezes if (freeze.epoch, freeze.batch) != (epoch, newest))
-        return self._regrouped(self._plans(epoch, before), epoch, newest, frozen)
+        """Return the plan, made from that of the earlier freezes: one that is kept, else from the start."""
+        regroupings = []
+        while (batch := _newest_batch(freezes, epoch)) and (epoch, freezes) not in self._kept:
+            regroupings.append((batch, freezes))
+            freezes = tuple(freeze for freeze in freezes if (freeze.epoch, freeze.batch) != (epoch, batch))
+        kept = self._kept.get((epoch, freezes))
+        plan = self._plan_whole(epoch, freezes) if kept is None else kept
+        for batch, known in reversed(regroupings):
+            plan = self._regrouped(plan, epoch, batch, known)
+        return plan
 
-    def _plan_whole(self, epoch: int, frozen: Int64Array) -> EpochPlan:
+    def _plan_whole(self, epoch: int, freezes: Iterable[Freeze]) -> EpochPlan:
         order = self.sampler.order(self.task, self.seed, epoch)
-        order = order[~np.isin(self.task[order], frozen)]
+        order = order[~np.isin(self.task[order], _frozen(freezes))]
         plan = self.rows.plan(self.lengths, order, self.max_length)
         arranged = self._arranged(plan, generator(self.seed, epoch, _ROW_STREAM))
         return EpochPlan(arranged, self.global_batch_size, self.rows.layout)
 
-    def _regrouped(self, plan: EpochPlan, epoch: int, batch: int, frozen: Int64Array) -> EpochPlan:
+    def _regrouped(self, plan: EpochPlan, epoch: int, batch: int, freezes: Iterable[Freeze]) -> EpochPlan:
         """Return the plan with its rows from `batch` on made anew, without the frozen tasks."""
         done, left = np.split(np.arange(plan.rows.num_rows), [batch * self.global_batch_size])
         pieces, _ = plan.rows.pieces(left)
-        pieces = pieces.take(~np.isin(self.task[pieces.samples], frozen))
+        pieces = pieces.take(~np.isin(self.task[pieces.samples], _frozen(freezes)))
         rng = generator(self.seed, epoch, _REGROUPED_STREAM, part=batch)
         rest = self._arranged(self.rows.place(pieces, self.max_length), rng)
         return replace(plan, rows=plan.rows.take(done).followed_by(rest))
 
     def _arranged(self, plan: RowPlan, rng: np.random.Generator) -> RowPlan:
         return plan.take(self.rows.arrange(plan.lengths, self.global_batch_size, rng))
+
+
+def _newest_batch(freezes: Iterable[Freeze], epoch: int) -> int:
+    """Return the last global batch of an epoch from which on tasks are frozen; 0 where none is inside it."""
+    return max((freeze.batch for freeze in freezes if freeze.epoch == epoch), default=0)
+
+
+def _frozen(freezes: Iterable[Freeze]) -> Int64Array:
+    return np.array([freeze.task for freeze in freezes], np.int64)
 
 
 def evaluation_plan(lengths: Int64Array, rows: RowBuilder, max_length: int) -> EpochPlan:

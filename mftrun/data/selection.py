@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -229,12 +230,19 @@ def _by_task(tasks: Sequence[TaskTokens], pieces: Sequence[Piece]) -> dict[str, 
     return numbers
 
 
+_MORE = MappingProxyType(
+    {TRAIN: "shorter samples", VALID: "more validation samples: data.valid_min, data.valid_fraction"}
+)
+
+
 def _refuse_empty(tasks: Sequence[TaskTokens], pieces: Sequence[Piece], limit: Limit) -> None:
     """Raises if samples were chosen and none of them is left."""
     for piece in pieces:
         chosen = piece.fitted.num_chosen
         if chosen and not piece.fitted.num_samples:
             task, kind = tasks[piece.task], {TRAIN: "training", VALID: "validation"}[piece.role]
-            fits = f"within data.max_length={limit.max_length} and has a target token there"
-            message = f"none of the {chosen:,} {kind} samples of task {task.task!r} is {fits}"
+            message = (
+                f"none of the {chosen:,} {kind} samples of task {task.task!r} has a target token within "
+                f"data.max_length={limit.max_length}; raise it, or give the task {_MORE[piece.role]}"
+            )
             raise DataError(task.location, 0, message)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mftrun.data.draws import Draws, can_probe, refuse_unprobed
+from mftrun.data.draws import Draws, missing, refuse_unprobed
 from mftrun.jobs.preparation import build_group
 from mftrun.losses.objective import Objective
 from mftrun.schema import PROBE_TOKENS, RunConfig
@@ -28,25 +29,46 @@ def probe_interval(config: RunConfig, objective: Objective) -> int | None:
     return config.probe.interval or (1 if objective.watch == "probe" else None)
 
 
-def check_probe(config: RunConfig, valid: SampleTable) -> None:
-    """Refuses a probe that cannot be taken, before any model is loaded.
+def check_balance(config: RunConfig, valid: SampleTable, total_steps: int) -> None:
+    """Refuses a probe that cannot be taken, before any model is loaded, and says what will come to nothing.
 
     Args:
         config: The run's configuration.
         valid: Its validation samples.
+        total_steps: Optimizer steps of the whole run.
 
     Raises:
         ConfigError: A task has no validation sample to probe.
     """
-    objective = build_group(config, "loss", tasks=valid.tasks)
-    if probe_interval(config, objective) is not None:
+    objective = build_objective(config, valid)
+    interval = probe_interval(config, objective)
+    if interval is not None:
         refuse_unprobed(valid)
-    elif config.probe.tokens_per_task != PROBE_TOKENS:
-        # Not refused: a sweep over losses gives it to all of them.
-        log.warning(
+    for warning in _idle(config, objective, interval, valid, total_steps):
+        log.warning(warning)
+
+
+def _idle(
+    config: RunConfig, objective: Objective, interval: int | None, valid: SampleTable, total_steps: int
+) -> Iterator[str]:
+    """What is asked for and has no effect; not refused, as a sweep over losses asks it of all of them."""
+    if interval is None and config.probe.tokens_per_task != PROBE_TOKENS:
+        yield (
             "probe.tokens_per_task has no effect: this run does not probe. loss=coba and others that watch "
             "the probe do, and so does probe.interval=N, for the log alone"
         )
+    if objective.watch is not None and len(valid.tasks) == 1:
+        yield "loss.weighting has no effect on a single task; loss=mft does the same without watching it"
+    seen = -(-total_steps // (interval or 1)) if objective.watch == "probe" else total_steps
+    if objective.watch is not None and seen <= objective.warmup:
+        yield (
+            f"task weights will stay equal: {seen} observations in {total_steps} steps, and loss.weighting "
+            f"takes {objective.warmup} to warm up; lower loss.weighting.warmup or probe.interval, or train "
+            "longer"
+        )
+    unwatched = missing(valid)
+    if config.evaluation.early_stopping.per_task is not None and unwatched:
+        yield f"never frozen, as they have no validation samples: {', '.join(unwatched)}"
 
 
 def build_objective(config: RunConfig, valid: SampleTable) -> Objective:
@@ -56,7 +78,7 @@ def build_objective(config: RunConfig, valid: SampleTable) -> Objective:
         config: The run's configuration.
         valid: Its validation samples.
     """
-    draws = Draws(valid, config.probe.tokens_per_task, config.seed).per_pass if can_probe(valid) else None
+    draws = None if missing(valid) else Draws(valid, config.probe.tokens_per_task, config.seed).per_pass
     objective: Objective = build_group(config, "loss", tasks=valid.tasks, draws=draws)
     return objective
 

@@ -49,7 +49,7 @@ class TrainJob:
 
         launch.warm_up()  # imports torch for the ranks while this process reads the data
 
-        from mftrun.jobs.balancing import check_probe
+        from mftrun.jobs.balancing import check_balance
         from mftrun.jobs.layout import RunLayout
         from mftrun.jobs.preparation import build_group, check_parts
         from mftrun.jobs.run_data import run_data
@@ -65,7 +65,7 @@ class TrainJob:
         check_parts(typed)
         data = run_data(typed, run_dir)
         report = data.prepare(checkpoint)
-        check_probe(typed, data.valid())
+        check_balance(typed, data.valid(), data.total_steps())
         log.info("%s the data\n%s", "kept" if report.reused else "prepared", report.table())
         payload = Payload(config, run_dir, checkpoint)
         processes = build_group(typed, "distributed").processes()

@@ -63,9 +63,19 @@ class Objective:
         return self._weighting.watch
 
     @property
+    def active(self) -> Tensor:
+        """Which tasks are not frozen, bool [K]."""
+        return self._among.active
+
+    @property
     def draw_repeats(self) -> int:
         """Probes in a row that are taken on the same samples, 1 or more."""
         return self._weighting.draw_repeats
+
+    @property
+    def warmup(self) -> int:
+        """Observations before any weight can change."""
+        return self._weights.warmup
 
     @property
     def needs_gradient_norms(self) -> bool:
@@ -181,7 +191,7 @@ class Objective:
 
     @property
     def _kind(self) -> str:
-        return type(self._weights).__name__
+        return f"{type(self._weighting).__name__} (watch: {self.watch})"
 
     def _shares(self, targets: Targets, counts: Counts) -> Tensor:
         """Factor of each token's value in the loss of the global batch, float64 [T]."""

@@ -49,7 +49,7 @@ class Balance:
         self._watchers = {name: watcher for name, watcher in found.items() if watcher is not None}
         self._gradients = gradients
         self._norms: torch.Tensor | None = None
-        self._latest: dict[str, float] = {}
+        self._latest: dict[str, dict[str, float]] = {}
 
     def vector(self, model: nn.Module, step: int) -> torch.Tensor:
         """What this rank adds to the all-reduce before the step that follows ``step``.
@@ -75,10 +75,18 @@ class Balance:
         width = 2 * len(self._tasks)
         for index, (name, watcher) in enumerate(self._watchers.items()):
             if watcher.is_new(step):
-                losses = self._means(totals[index * width : (index + 1) * width], name, step)
+                losses = _means(totals[index * width : (index + 1) * width])
                 if name == self._objective.watch:
+                    self._refuse_non_finite(losses, step)
                     self._objective.observe(step, losses, watcher.draw(), self._norms)
                 watcher.taken()
+                self._latest[name] = _known(dict(zip(self._tasks, losses.tolist(), strict=True)))
+
+    def interrupt(self) -> None:
+        """Tells that the model has been put back to an earlier one, of which nothing was measured yet."""
+        self._norms = None
+        for watcher in self._watchers.values():
+            watcher.interrupt()
 
     def begin_step(self, step: int) -> tuple[TaskSums | None, TaskGradients | None]:
         """What the micro-batches of a step must fill.
@@ -100,7 +108,7 @@ class Balance:
         if self._gradients is not None and self._observes_after(step):
             present = torch.tensor(agreement.targets) > 0
             scale = float(self._objective.task_weights()[present].sum())
-            self._norms = self._gradients.norms(self._accelerator, scale)
+            self._norms = self._gradients.norms(self._accelerator, scale, present)
             self._gradients.end()
 
     def probe_seconds(self) -> float | None:
@@ -109,7 +117,8 @@ class Balance:
 
     def record(self) -> dict[str, float]:
         """The newest probe losses, and what the weights were computed from."""
-        return {**self._latest, **_named(self._objective.diagnostics(), self._tasks)}
+        probed = {f"probe/loss/{task}": loss for task, loss in self._latest.get("probe", {}).items()}
+        return {**probed, **_known(_named(self._objective.diagnostics(), self._tasks))}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold, of the objective, too. Every rank must call it."""
@@ -130,28 +139,37 @@ class Balance:
         watcher = self._watchers.get(self._objective.watch or "")
         return watcher is not None and (watcher is self._train or watcher.is_new(step))
 
-    def _means(self, vector: torch.Tensor, name: str, step: int) -> torch.Tensor:
-        sums = TaskSums(len(self._tasks))
-        sums.load_vector(vector)
-        means = dict(zip(self._tasks, sums.means(), strict=True))
-        faulty = [task for task, mean in means.items() if mean is not None and not math.isfinite(mean)]
-        if faulty:
-            raise MftrunError(_not_finite(name, faulty, step))
-        if name == "probe":
-            self._latest = {f"probe/loss/{task}": mean for task, mean in means.items() if mean is not None}
-        values = [math.nan if mean is None else mean for mean in means.values()]
-        return torch.tensor(values, dtype=torch.float64)
+    def _refuse_non_finite(self, losses: torch.Tensor, step: int) -> None:
+        faulty = self._objective.active & losses.isinf()
+        if faulty.any():
+            names = [task for task, bad in zip(self._tasks, faulty.tolist(), strict=True) if bad]
+            raise MftrunError(_not_finite(self._objective.watch or "", names, step))
+
+
+def _means(vector: torch.Tensor) -> torch.Tensor:
+    """Mean of each task, float64 [K]; nan for an absent task, inf for a loss that is not finite.
+
+    Args:
+        vector: float64 [2K] on the CPU, of `TaskSums`.
+    """
+    sums, counts = vector.view(2, -1)
+    means: torch.Tensor = (sums / counts).nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
+    return means.masked_fill(counts == 0, math.nan)
 
 
 def _named(diagnostics: Mapping[str, torch.Tensor], tasks: Sequence[str]) -> dict[str, float]:
-    """One entry ``balance/NAME`` for each number, ``balance/NAME/TASK`` for each of a task; no nan."""
+    """One entry ``balance/NAME`` for each number, ``balance/NAME/TASK`` for each of a task."""
     named: dict[str, float] = {}
     for name, value in diagnostics.items():
         if value.ndim == 0:
             named[f"balance/{name}"] = float(value)
         else:
             named.update(zip((f"balance/{name}/{task}" for task in tasks), value.tolist(), strict=True))
-    return {key: value for key, value in named.items() if not math.isnan(value)}
+    return named
+
+
+def _known(values: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 def _not_finite(name: str, tasks: Sequence[str], step: int) -> str:

@@ -20,8 +20,11 @@ FIXED = ("data", "template", "model", "peft", "rows", "sampler", "seed", "train.
 # a bad line far into the data must be able to go on.
 FIXED_UNLESS_STREAMED = ("data.on_bad", "data.on_overlong")
 
-# Where tasks are frozen one by one, evaluations decide when.
-NOT_FREE_IF_FREEZING = ("evaluation.every",)
+# Evaluations decide when a run or a task stops early, if any does.
+NOT_FREE_IF_STOPPING = ("evaluation.every",)
+
+# A probe that no task weight is computed from is only logged.
+FREE_UNLESS_WATCHED = ("probe",)
 
 # Keys whose change leaves every number of the run as it was: where things go, how often they are saved or
 # shown, and how the global batch is split (split invariance).
@@ -52,11 +55,20 @@ def load_config(checkpoint: Path) -> dict[str, Any]:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys that matter to the numbers of a run and differ, each with its old and its new value."""
-    freezes = new.get("evaluation", {}).get("early_stopping", {}).get("per_task") is not None
-    kept = NOT_FREE_IF_FREEZING if freezes else ()
+    free = (*FREE, *(() if _watches_probe(old) or _watches_probe(new) else FREE_UNLESS_WATCHED))
+    kept = NOT_FREE_IF_STOPPING if _stops_early(new) else ()
     return {
-        key: pair for key, pair in changed(old, new).items() if _under(key, kept) or not _under(key, FREE)
+        key: pair for key, pair in changed(old, new).items() if _under(key, kept) or not _under(key, free)
     }
+
+
+def _watches_probe(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("loss", {}).get("weighting", {}).get("watch") == "probe")
+
+
+def _stops_early(config: Mapping[str, Any]) -> bool:
+    stopping = config.get("evaluation", {}).get("early_stopping", {})
+    return any(stopping.get(name) is not None for name in ("patience", "per_task"))
 
 
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ class Manifest:
         step: Optimizer steps done.
         epoch_end: It was taken where an epoch ended, and is never removed.
         files: Size in bytes of every other file of the folder.
+        adopted: The checkpoint folder of another run that it was taken over from; None for one that this run
+            has made.
     """
 
     step: int
     epoch_end: bool
     files: dict[str, int]
+    adopted: str | None = None
 
 
 class Checkpoints:
@@ -82,14 +86,35 @@ class Checkpoints:
         Raises:
             OSError: The disk is full, say. Earlier checkpoints are untouched.
         """
-        remove_partial(self.folder)
+        self._remove_partial()
         with whole_folder(self.path(step)) as scratch:
             write(scratch)
             sizes = {
                 p.relative_to(scratch).as_posix(): p.stat().st_size for p in scratch.rglob("*") if p.is_file()
             }
-            write_json(scratch / MANIFEST, {"step": step, "epoch_end": epoch_end, "files": sizes})
+            write_json(scratch / MANIFEST, asdict(Manifest(step, epoch_end, sizes)))
         return self.path(step)
+
+    def adopt(self, other_folder: Path, steps: Collection[int]) -> None:
+        """Takes over checkpoints of the run that this one begins from, as hard links or else as copies.
+
+        Those that are not whole there, or are here already, are passed over. They are pruned as if they were
+        this run's own, save that none counts as the end of an epoch. A fault is a warning.
+
+        Args:
+            other_folder: The folder that they lie in.
+            steps: Their steps.
+        """
+        # The newest first: resume=auto would go on from it, so it must not be a mere best of earlier steps.
+        for step in sorted(steps, reverse=True):
+            source = other_folder / self.path(step).name
+            if self.holds(step) or fault_of(source) is not None:
+                continue
+            try:
+                _take_over(source, self.path(step))
+            except OSError as error:
+                log.warning("%s, and any best before it, stays where it is: %s", source, error)
+                return
 
     def prune(self, best_steps: Collection[int]) -> None:
         """Removes what is neither among the newest, nor a best, nor an epoch's end.
@@ -113,6 +138,12 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
                 log.warning("set %s aside as %s: the run goes on from step %d", path.name, aside.name, step)
+
+    def _remove_partial(self) -> None:
+        try:
+            remove_partial(self.folder)
+        except OSError as error:
+            log.warning("what is left of an old checkpoint could not be removed: %s", error)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -166,9 +197,15 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
     if resume == "auto":
         return own.newest()
     named = _named(Path(resume))
-    if named.parent != own.folder and any(own.folder.glob("step-*")):
+    if named.parent != own.folder and _holds_another_run(own.folder, named.parent):
         raise ConfigError("output_dir", f"{run_dir} holds another run than {named}; name another folder")
     return named
+
+
+def _holds_another_run(folder: Path, other: Path) -> bool:
+    """Whether a folder holds more than what was taken over from another, before a first save of its own."""
+    paths = folder.glob("step-*")
+    return any(fault_of(path) or read_manifest(path).adopted != str(other.resolve()) for path in paths)
 
 
 def _named(path: Path) -> Path:
@@ -183,6 +220,23 @@ def _named(path: Path) -> Path:
         hint = f"; the newest whole one is {others[-1]}" if others else ""
         raise ConfigError("resume", f"{path} cannot be resumed from: {fault}{hint}")
     return path
+
+
+def _take_over(source: Path, target: Path) -> None:
+    try:
+        _rebuild(source, target, os.link)
+    except OSError:  # another file system, or somebody else's files
+        _rebuild(source, target, shutil.copyfile)
+
+
+def _rebuild(source: Path, target: Path, give: Callable[[Path, Path], object]) -> None:
+    manifest = read_manifest(source)
+    with whole_folder(target) as scratch:
+        for name in manifest.files:
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            give((source / name).resolve(), scratch / name)
+        adopted = replace(manifest, epoch_end=False, adopted=str(source.parent.resolve()))
+        write_json(scratch / MANIFEST, asdict(adopted))
 
 
 def _remove(path: Path) -> None:

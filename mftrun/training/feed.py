@@ -100,6 +100,17 @@ class Feed:
         following = batch + 1
         return (epoch + 1, 0) if following >= self._epoch(epoch).plan.num_batches else (epoch, following)
 
+    def is_over(self, epoch: int, batch: int) -> bool:
+        """Whether the step that led to a position was the last of its epoch. Waits for no data.
+
+        A freeze at the position may have made it that: then nothing but samples of frozen tasks was left.
+
+        Args:
+            epoch: As `after` gave it.
+            batch: As `after` gave it; 0 is behind the end of the epoch before.
+        """
+        return batch == 0 or batch >= self._epoch(epoch).plan.num_batches
+
     def fraction(self, epoch: int, batch: int) -> float:
         """Epochs done at a position."""
         return epoch + (batch / self._epoch(epoch).plan.num_batches if batch else 0.0)

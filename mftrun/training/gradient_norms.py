@@ -55,7 +55,7 @@ class TaskGradients:
         self._hook: RemovableHandle | None = None
         self._positions = 0
         self._groups: list[tuple[int, Tensor]] = []
-        self._sums, self._targets = torch.zeros(0), torch.zeros(0)
+        self._sums = torch.zeros(0)
         size = 4 * math.prod(self._shape) / 2**20
         log.info("gradient norms of the tasks are those of %s; they take %.1f MiB", path, size)
 
@@ -63,7 +63,6 @@ class TaskGradients:
         """Starts the measurement of one optimizer step."""
         self.end()
         self._sums = torch.zeros(self._shape, dtype=torch.float32, device=_weight(self._layer).device)
-        self._targets = torch.zeros(self._shape[0], dtype=torch.float64)
         self._hook = self._layer.register_forward_hook(self._watch)
 
     def attend(self, batch: Batch) -> None:
@@ -74,11 +73,10 @@ class TaskGradients:
                 the device. One on a device is read back from there.
         """
         assert self._hook is not None, "attend() belongs between begin() and end()"
-        self._targets += torch.bincount(batch.task_ids.cpu(), minlength=self._shape[0])
         self._positions = batch.position_ids.numel()
         self._groups = _positions_by_task(batch, self._sums.device)
 
-    def norms(self, accelerator: Accelerator, scale: float) -> Tensor:
+    def norms(self, accelerator: Accelerator, scale: float, present: Tensor) -> Tensor:
         """Norm of the gradient of each task's weighted loss w_k L_k. Call it once, after the last backward.
 
         A collective call, and the step's one read-back. Equal on all ranks.
@@ -86,17 +84,17 @@ class TaskGradients:
         Args:
             accelerator: Joins the ranks; each share must have been multiplied by their number.
             scale: Sum of the weights of the tasks in the global batch, by which the objective divided.
+            present: bool [K] on the CPU, the tasks with targets in the global batch.
 
         Returns:
-            float64 [K] on the CPU; nan for a task without targets in the global batch.
+            float64 [K] on the CPU; nan for a task that is not present.
         """
         if accelerator.num_processes > 1:
             # In place: `accelerator.reduce` would hold all of it twice.
             torch.distributed.all_reduce(self._sums)
-        targets: Tensor = accelerator.reduce(self._targets.to(self._sums.device), reduction="sum")
         norms: Tensor = torch.linalg.vector_norm(self._sums.flatten(1), dim=1, dtype=torch.float64)
-        norms = (norms * (scale / accelerator.num_processes)).masked_fill(targets == 0, torch.nan)
-        return norms.cpu()
+        norms = norms.cpu() * (scale / accelerator.num_processes)
+        return norms.masked_fill(~present, torch.nan)
 
     def end(self) -> None:
         """Ends the measurement and gives its memory back."""
@@ -104,7 +102,7 @@ class TaskGradients:
             self._hook.remove()
         self._hook = None
         self._groups = []
-        self._sums, self._targets = torch.zeros(0), torch.zeros(0)
+        self._sums = torch.zeros(0)
 
     def _watch(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Waits for the gradient of the layer's output; a forward pass without one is none of training."""

@@ -52,6 +52,12 @@ class Probe:
         self._pad_id = pad_id
         self._newest: tuple[int, ForwardPass] | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where losses are measured."""
+        device: torch.device = self._accelerator.device
+        return device
+
     def sums(self, model: nn.Module, number: int) -> torch.Tensor:
         """Sums up one rank's part of the losses of a draw; over all ranks, that is every task.
 
@@ -70,7 +76,7 @@ class Probe:
     def nothing(self) -> torch.Tensor:
         """What `sums` gives for no samples: float64 [2K] of zeros on the device."""
         size = 2 * len(self._samples.tasks)
-        return torch.zeros(size, dtype=torch.float64, device=self._accelerator.device)
+        return torch.zeros(size, dtype=torch.float64, device=self.device)
 
     def _forward(self, number: int) -> ForwardPass:
         """The newest draw's is kept, as a draw may be asked for many times in a row."""

@@ -83,6 +83,9 @@ class Saver:
     def restore(self, checkpoint: Path, meter: Meter) -> Progress:
         """Brings every object back to the state of ``checkpoint``; every rank must call it.
 
+        Where that is of another folder, the first rank takes it over with the best ones of its run, which
+        the run may go back to or end on.
+
         Raises:
             ConfigError: The checkpoint belongs to another model.
         """
@@ -91,7 +94,10 @@ class Saver:
         self._balance.load_state(state["balance"])
         meter.load_state(state["meter"])
         self._restore_random(state["random"])
-        return read_progress(checkpoint)
+        progress = read_progress(checkpoint)
+        if self._accelerator.is_main_process:
+            self._adopt(checkpoint, progress)
+        return progress
 
     def roll_back(self, progress: Progress) -> bool:
         """Takes model and optimizer back to the checkpoint that ``progress.rollback`` names; every rank must.
@@ -100,7 +106,7 @@ class Saver:
         is there; where it is not, the run goes on with what it has, and a warning says so.
 
         Args:
-            progress: Forgets its ``rollback``, and has the patience it had there.
+            progress: Forgets its ``rollback``, and has the patience and the line it had there.
 
         Returns:
             Whether it went back; the same on all ranks.
@@ -148,7 +154,6 @@ class Saver:
 
         try:
             path = self.checkpoints.save(progress.step, epoch_end, fill)
-            self.checkpoints.prune(kept.kept_steps)
         except OSError as error:
             log.error(
                 "the checkpoint of step %d could not be saved (%s). Earlier checkpoints are untouched, and "
@@ -159,7 +164,20 @@ class Saver:
             )
             return False
         log.info("saved %s", path)
+        self._prune(kept)
         return True
+
+    def _prune(self, progress: Progress) -> None:
+        try:
+            self.checkpoints.prune(progress.kept_steps)
+        except OSError as error:
+            log.warning("old checkpoints stay, as one could not be removed: %s", error)
+
+    def _adopt(self, checkpoint: Path, progress: Progress) -> None:
+        own = self.checkpoints.path(progress.step)
+        # Beside a checkpoint that was renamed, those of other steps may be of another course of the run.
+        if checkpoint.name == own.name and checkpoint.parent.resolve() != own.parent.resolve():
+            self.checkpoints.adopt(checkpoint.parent, {progress.step, *progress.kept_steps})
 
     def _restore_random(self, states: list[dict[str, Any]]) -> None:
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes

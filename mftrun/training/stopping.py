@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mftrun.training.progress import Best, Progress
@@ -18,12 +18,14 @@ class Verdict:
     """What one evaluation says.
 
     Attributes:
-        is_best: Whether the watched loss is the lowest so far.
-        best_tasks: Tasks still trained whose losses are their lowest so far; empty unless tasks are stopped
-            one by one.
+        is_best: Whether the watched loss is the lowest so far: of all steps, or since a rollback of those
+            that led to the model as it is.
+        best_tasks: Tasks still trained whose losses are their lowest so far, in the same sense; empty unless
+            tasks are stopped one by one.
         to_freeze: Tasks that are to be frozen now.
         rollback: Step of the checkpoint that model and optimizer are to go back to: the best of the tasks to
-            freeze, the earliest where there are several. None goes on with what there is.
+            freeze, among the steps that led to the model as it is; the earliest where there are several. None
+            goes on with what there is.
     """
 
     is_best: bool = False
@@ -63,21 +65,14 @@ class EarlyStopping:
         is_best = value is not None and progress.overall.take(value, progress.step, self.min_delta)
         if self.per_task is None:
             return Verdict(is_best)
-        watched = {task: loss for task, loss in losses.items() if task not in progress.frozen}
-        best_tasks = tuple(self._take_tasks(progress, watched))
-        to_freeze = tuple(task for task in watched if progress.tasks[task].stale >= self.per_task)
+        best_tasks = tuple(task for task, loss in losses.items() if self._take_task(progress, task, loss))
+        trained = [task for task in losses if task not in progress.frozen]
+        to_freeze = tuple(task for task in trained if progress.tasks[task].stale >= self.per_task)
         back_to = _rollback_step(progress, to_freeze) if self.rollback else None
         return Verdict(is_best, best_tasks, to_freeze, back_to)
 
-    def exhausted(self, progress: Progress, tasks: Collection[str]) -> bool:
-        """Whether patience with the watched loss has run out, or all tasks are frozen.
-
-        Args:
-            progress: Where the run stands.
-            tasks: Names of all tasks. One without validation samples is never frozen.
-        """
-        if progress.frozen and progress.frozen.keys() >= set(tasks):
-            return True
+    def exhausted(self, progress: Progress) -> bool:
+        """Whether patience with the watched loss has run out."""
         return self.patience is not None and progress.overall.stale >= self.patience
 
     def watched(self, losses: Mapping[str, float]) -> float | None:
@@ -86,19 +81,22 @@ class EarlyStopping:
             return losses.get(self.metric)
         return sum(losses.values()) / len(losses) if losses else None
 
-    def _take_tasks(self, progress: Progress, losses: Mapping[str, float]) -> Iterator[str]:
-        for task, loss in losses.items():
-            if progress.tasks.setdefault(task, Best()).take(loss, progress.step, self.min_delta):
-                yield task
+    def _take_task(self, progress: Progress, task: str, loss: float) -> bool:
+        """Takes in a task's loss: is it its lowest? What the others learn may help a frozen one, too."""
+        best = progress.tasks.setdefault(task, Best())
+        if task in progress.frozen:
+            return best.lower(loss, progress.step)
+        return best.take(loss, progress.step, self.min_delta)
 
 
 def _rollback_step(progress: Progress, tasks: Collection[str]) -> int | None:
-    bests = [progress.tasks[task] for task in tasks]
-    steps = [best.step for best in bests if best.step is not None]
+    # The lowest of all steps may be of steps that an earlier rollback gave up, with a task frozen since.
+    lines = [progress.tasks[task].line for task in tasks]
+    steps = [line.step for line in lines if line.step is not None]
     earliest = min(steps, default=progress.step)
     if earliest == progress.step:  # gains too small to count can make the latest loss the lowest
         return None
-    if all(best.kept_step != earliest for best in bests):
+    if all(line.kept_step != earliest for line in lines):
         log.warning("not going back to step %d, the best of %s: it was not saved", earliest, ", ".join(tasks))
         return None
     return earliest

@@ -15,12 +15,11 @@ class Stopwatch:
     """Adds up the time between the beginning and the end of stretches of work.
 
     Args:
-        device: Where the work is done, and so whose clock counts; None takes the GPU where there is one.
+        device: Where the work is done, and so whose clock counts.
     """
 
-    def __init__(self, device: torch.device | str | None = None) -> None:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._clock = _CLOCKS.get(found.type, _HostClock)()
+    def __init__(self, device: torch.device | str) -> None:
+        self._clock = _CLOCKS.get(torch.device(device).type, _HostClock)()
 
     @contextmanager
     def running(self) -> Iterator[None]:

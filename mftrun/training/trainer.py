@@ -95,6 +95,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._saved_step = -1
         self._no_data: MftrunError | None = None
+        self._used_weights = parts.objective.task_weights()
 
     def restore(self, checkpoint: Path) -> None:
         """Goes back to the state of a checkpoint.
@@ -104,7 +105,8 @@ class Trainer:
         """
         self.progress = self.parts.saver.restore(checkpoint, self.meter)
         self._freeze_parts()
-        self._saved_step = self.progress.step
+        # An evaluation that was cut short is done again, and may find a best: then this step is saved again.
+        self._saved_step = -1 if self._evaluation_pending() else self.progress.step
         if self.parts.accelerator.is_main_process:
             self.parts.saver.checkpoints.drop_after(self.progress.step)
         log.info("resumed at step %d from %s", self.progress.step, checkpoint)
@@ -124,8 +126,8 @@ class Trainer:
                 self._save()
             finished = self._steps() and not self._evaluation_pending()
             self._save()
-            if finished and self._all_frozen() and self.progress.rollback is not None:
-                self.parts.saver.roll_back(self.progress)
+            if finished:
+                self._end_on_best()
         if self._no_data is not None:
             raise self._no_data
         return finished
@@ -143,18 +145,27 @@ class Trainer:
         return True
 
     def _windows(self) -> Iterator[tuple[Iterator[Batch], Ballot, torch.Tensor]]:
-        while self.progress.step < self._total and not self._exhausted():
+        while self.progress.step < self._total and self._why_over() is None:
             if self.progress.rollback is not None:
-                self.parts.saver.roll_back(self.progress)
+                self._roll_back()
             watched = self.parts.balance.vector(self.parts.model, self.progress.step)
             ballot = self._ballot()
+            if ballot is None:
+                log.info("stopping early: the sampler draws frozen tasks only")
+                return
             yield self.parts.feed.window(self.progress.epoch, self.progress.batch), ballot, watched
 
-    def _ballot(self) -> Ballot:
-        """What this rank brings to the next step; may wait for data. Without any, the run saves and stops."""
+    def _ballot(self) -> Ballot | None:
+        """What this rank brings to the next step; may wait for data. Without any, the run saves and stops.
+
+        None where there will never be any more, as what the sampler draws is all of frozen tasks.
+        """
         feed, progress = self.parts.feed, self.progress
         try:
-            progress.epoch, progress.batch = self._settled(progress.epoch, progress.batch)
+            place = feed.settle(progress.epoch, progress.batch)
+            if place is None:
+                return None
+            progress.epoch, progress.batch = place
             counts = feed.ballot(progress.epoch, progress.batch)
         except WaitEndedError:
             return Ballot.to_stop(len(feed.tasks))
@@ -163,24 +174,11 @@ class Trainer:
             return Ballot.to_stop(len(feed.tasks))
         return Ballot(*counts, stop=self.parts.stop.stop_requested, save=self._save_wanted())
 
-    def _settled(self, epoch: int, batch: int) -> tuple[int, int]:
-        """The place of the next global batch: epochs may have ended early when a task was frozen."""
-        place = self.parts.feed.settle(epoch, batch)
-        if place is None:
-            frozen = ", ".join(self.progress.frozen)
-            raise MftrunError(
-                f"step {self.progress.step}: the sampler draws no task but the frozen ones ({frozen}). "
-                "Give the others a share of it, or leave out evaluation.early_stopping.per_task."
-            )
-        return place
-
-    def _exhausted(self) -> bool:
-        return self.parts.early_stopping.exhausted(self.progress, self.parts.feed.tasks)
-
     def _step(self, window: Iterator[Batch], agreement: Agreement) -> None:
         parts, step = self.parts, self.progress.step + 1
         rate = parts.scheduler.rate(step, self._total, parts.peak_lr)
         set_rate(parts.optimizer, rate)
+        self._used_weights = parts.objective.task_weights()
         sums, gradients = parts.balance.begin_step(step)
         accumulate(
             parts.accelerator, parts.model, parts.objective, window, agreement, self.meter, sums, gradients
@@ -197,26 +195,51 @@ class Trainer:
         self._after_step()
 
     def _after_step(self) -> None:
-        step, epoch_end = self.progress.step, self.progress.batch == 0
-        last = step == self._total
-        if last or step % self._train.log_every == 0:
+        step = self.progress.step
+        if step == self._total or step % self._train.log_every == 0:
             self._log()
         best = self._evaluation_pending() and self._evaluate()
+        # Asked after the evaluation: a task that it froze may have been all that was left of the epoch.
+        epoch_end = self.parts.feed.is_over(self.progress.epoch, self.progress.batch)
         keep = epoch_end and self._checkpoint.every_epoch
         if keep or best or _due(step, self._checkpoint.every_steps):
             self._save(epoch_end=keep)
-        if self._exhausted():
-            log.info("stopping early: %s", self._why_exhausted())
+        reason = self._why_over()
+        if reason is not None:
+            log.info("stopping early: %s", reason)
             if self.meter.pending:
                 self._log()
 
-    def _all_frozen(self) -> bool:
-        return len(self.progress.frozen) == len(self.parts.feed.tasks)
+    def _why_over(self) -> str | None:
+        """Why there is nothing left to train, None as long as there is."""
+        if self.parts.early_stopping.exhausted(self.progress):
+            return f"no improvement in {self.progress.overall.stale} evaluations"
+        if self.progress.frozen and not self.parts.objective.task_weights().any():
+            return "all tasks that have a weight are frozen"
+        return None
 
-    def _why_exhausted(self) -> str:
-        if self._all_frozen():
-            return "all tasks are frozen"
-        return f"no improvement in {self.progress.overall.stale} evaluations"
+    def _roll_back(self) -> None:
+        if self.parts.saver.roll_back(self.progress):
+            self.parts.balance.interrupt()
+
+    def _end_on_best(self) -> None:
+        """What becomes of a rollback that no step follows."""
+        if self.progress.rollback is None:
+            return
+        if self.parts.objective.task_weights().any():
+            log.info("not going back to step %d: the run ends here", self.progress.rollback)
+            self.progress.rollback = None
+        else:
+            self._roll_back()
+            self._log_validation()  # of the model that is left
+
+    def _log_validation(self) -> dict[str, float] | None:
+        """Evaluates; None where a stop cut it short."""
+        with self.meter.paused():
+            losses = self.parts.evaluator.losses(self.parts.model, self.parts.stop)
+        if losses:
+            self.parts.tracker.log(self.progress.step, validation_record(losses))
+        return losses
 
     def _advance(self, agreement: Agreement) -> None:
         progress, feed = self.progress, self.parts.feed
@@ -228,7 +251,7 @@ class Trainer:
             progress.samples[name] = progress.samples.get(name, 0) + samples
 
     def _log(self) -> None:
-        weights = dict(zip(self.parts.feed.tasks, self.parts.objective.task_weights().tolist(), strict=True))
+        weights = dict(zip(self.parts.feed.tasks, self._used_weights.tolist(), strict=True))
         record = self.meter.record(weights, self.parts.balance.probe_seconds())
         record.update(self.parts.balance.record())
         record["epoch"] = self.parts.feed.fraction(self.progress.epoch, self.progress.batch)
@@ -242,16 +265,16 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Evaluates and says whether a checkpoint of the new best is wanted."""
-        with self.meter.paused():
-            losses = self.parts.evaluator.losses(self.parts.model, self.parts.stop)
+        losses = self._log_validation()
         if losses is None:
             return False
         self.progress.evaluated_at = self.progress.step
         if not losses:
             return False
         verdict = self.parts.early_stopping.observe(self.progress, losses)
-        self.parts.tracker.log(self.progress.step, validation_record(losses))
         self._freeze(verdict)
+        if self.progress.rollback is not None:
+            return True  # what is there before going back, and the note to do so
         best = verdict.is_best or bool(verdict.best_tasks)
         # The untrained model is worth a checkpoint only where one may go back to it.
         goes_back = self._checkpoint.export_best or self.parts.early_stopping.rollback
@@ -267,10 +290,8 @@ class Trainer:
         for name in verdict.to_freeze:
             best = self.progress.tasks[name]
             log.info(
-                "task %s is frozen: its best validation loss, %.4f, was at step %s",
-                name,
-                best.value,
-                best.step,
+                "task %s is frozen, no better in %d evaluations: lowest validation loss %.4f, of step %s",
+                *(name, best.stale, best.value, best.step),
             )
 
     def _freeze_parts(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from accelerate.utils import gather_object
 
 from mftrun.losses.metrics import TaskSums
 from mftrun.training.stopwatch import Stopwatch
@@ -39,6 +40,9 @@ class Watcher(Protocol):
     def taken(self) -> None:
         """What `vector` gave has been observed."""
 
+    def interrupt(self) -> None:
+        """The model has been put back to an earlier one: losses before and after are not to be compared."""
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold. Every rank must call it."""
 
@@ -60,7 +64,7 @@ class ProbeWatcher:
         self._interval = interval
         self._repeats = repeats
         self._number = 0
-        self._stopwatch = Stopwatch()
+        self._stopwatch = Stopwatch(probe.device)
 
     def vector(self, model: nn.Module, step: int) -> torch.Tensor:
         """See `Watcher`."""
@@ -80,6 +84,10 @@ class ProbeWatcher:
     def taken(self) -> None:
         """See `Watcher`."""
         self._number += 1
+
+    def interrupt(self) -> None:
+        """See `Watcher`: a draw that was begun is not gone on with."""
+        self._number += -self._number % self._repeats
 
     def seconds(self) -> float:
         """Time spent probing since it was last asked. Call it after a synchronisation."""
@@ -124,7 +132,7 @@ class TrainWatcher:
         return self._is_pending
 
     def draw(self) -> int:
-        """See `Watcher`: every step has samples of its own."""
+        """See `Watcher`: every step has samples of its own, and successive steps successive numbers."""
         return self._seen
 
     def taken(self) -> None:
@@ -132,13 +140,26 @@ class TrainWatcher:
         self._seen += 1
         self._is_pending = False
 
+    def interrupt(self) -> None:
+        """See `Watcher`: what is pending is dropped, and a number is left out."""
+        self._sums = TaskSums(self._num_tasks, self._accelerator.device)
+        self.taken()
+
     def state(self) -> dict[str, Any]:
-        """See `Watcher`. The sums are those of all ranks together."""
-        sums = self._accelerator.reduce(self._sums.vector(), reduction="sum").cpu()
+        """See `Watcher`. It holds each rank's sums: added up here, they might be rounded otherwise."""
+        sums = gather_object([self._sums.vector().cpu()])
         return {"seen": self._seen, "pending": self._is_pending, "sums": sums}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See `Watcher`. The first rank takes the sums, the others start from zero."""
+        """See `Watcher`. Each rank takes its own sums; of another number of ranks the first takes all."""
         self._seen, self._is_pending = int(state["seen"]), bool(state["pending"])
-        if self._accelerator.is_main_process:
-            self._sums.load_vector(state["sums"])
+        self._sums.load_vector(self._own(state["sums"]))
+
+    def _own(self, sums: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The part of this rank, float64 [2K], in what so many ranks had."""
+        rank: int = self._accelerator.process_index
+        if len(sums) == self._accelerator.num_processes:
+            return sums[rank]
+        if not self._accelerator.is_main_process:
+            return torch.zeros_like(sums[0])
+        return torch.stack(list(sums)).sum(0)

@@ -1,5 +1,6 @@
 """Frozen tasks: none of their samples any more, and all of the others' as before."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -169,6 +170,62 @@ def test_plans_are_kept_though_tasks_are_frozen() -> None:
     assert make.epoch(1, early) is make.epoch(1, list(early))
     assert make.epoch(0, early) is make.epoch(0, late), "what is frozen in epoch 1 does not concern epoch 0"
     assert make.epoch(1, late) is make.epoch(1, late)
+
+
+@dataclass(frozen=True)
+class Counting(Proportional):
+    """Counts the orders it is asked for."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def order(self, task: np.ndarray[Any, Any], seed: int, epoch: int) -> np.ndarray[Any, Any]:
+        self.asked.append(epoch)
+        return super().order(task, seed, epoch)
+
+
+def one_by_one(count: int) -> list[Freeze]:
+    return [Freeze(task, 0, task + 1) for task in range(count)]
+
+
+def planner_of_many_tasks(count: int, sampler: Sampler) -> Planner:
+    task = np.arange(2 * count) % count
+    return Planner(np.full(len(task), 5), task, sampler, Padding(), 0, 1, max_length=8)
+
+
+def test_a_resumed_run_plans_an_epoch_in_which_many_tasks_were_frozen() -> None:
+    """More than there may be calls inside each other."""
+    count = sys.getrecursionlimit() + 10
+    freezes = one_by_one(count)
+    going_on = planner_of_many_tasks(count + 1, Proportional())
+    for told in range(count + 1):
+        plan = going_on.epoch(0, freezes[:told])
+    seen = plan.rows.samples % (count + 1)
+    assert len(seen) > count / 2
+    assert all(task not in seen[task + 1 :] for task in range(count))
+    assert same(planner_of_many_tasks(count + 1, Proportional()).epoch(0, freezes), plan)
+
+
+def test_freezes_of_a_run_that_goes_on_are_added_to_the_plan_that_is_there() -> None:
+    rows = Noting()
+    sampler = Counting()
+    make = replace(planner(rows), sampler=sampler)
+    make.epoch(EPOCH - 1)
+    told = [Freeze(0, EPOCH, 2), Freeze(1, EPOCH, 4), Freeze(2, EPOCH, 5)]
+    for count in range(len(told) + 1):
+        plan = make.epoch(EPOCH, told[:count])
+        assert make.epoch(EPOCH, told[:count]) is plan
+    assert sampler.asked == [EPOCH - 1, EPOCH]
+    assert len(rows.drawn) == 2 + len(told), "each freeze regroups the rest once"
+    assert same(planner(Noting()).epoch(EPOCH, told), plan)
+
+
+def test_two_plans_are_kept_and_no_more() -> None:
+    make = planner(Packing())
+    first, second = make.epoch(0), make.epoch(1)
+    assert make.epoch(0) is first
+    make.epoch(2)
+    assert make.epoch(0) is first, "the one that was asked for last stays"
+    assert make.epoch(1) is not second
 
 
 def test_the_length_of_a_run_is_settled_before_anything_is_frozen() -> None:

@@ -366,7 +366,8 @@ def test_a_sample_of_just_the_longest_length_fits(run):
 def test_a_task_of_which_nothing_is_left(run, fraction, name):
     source = Listed([("q", "x" * 300)] * 2)
     with pytest.raises(
-        DataError, match=f"a list: none of the {name} samples of task 'a' is within data.max_length=9"
+        DataError,
+        match=f"a list: none of the {name} samples of task 'a' has a target token within data.max_length=9",
     ):
         run({"a": source}, max_length=9, on_overlong="skip", valid_fraction=fraction)
 

@@ -27,10 +27,10 @@ def derived(losses, lr=0.025, weight_decay=0.01):
     return torch.stack(weights)
 
 
-@pytest.mark.parametrize("watch", ["probe", "train"])
-def test_equals_the_derivation(watch):
+@pytest.mark.parametrize(("watch", "every_draw"), [("probe", 0), ("train", 1)])
+def test_equals_the_derivation(watch, every_draw):
     losses = course(60, 4)
-    weights = look_at_all(Famo(watch=watch).build("abcd"), losses)
+    weights = look_at_all(Famo(watch=watch).build("abcd"), losses, every_draw=every_draw)
     assert torch.allclose(weights, derived(losses), rtol=1e-10)
     assert torch.allclose(weights.sum(1), torch.ones(60, dtype=torch.float64))
 
@@ -69,6 +69,18 @@ def test_different_batches_are_compared_when_training_is_watched():
     assert running.diagnostics()["z"][1] > 0.5
 
 
+@pytest.mark.parametrize("draw", [7, 9])
+def test_batches_that_do_not_follow_each_other_are_not_compared(draw):
+    """As those before and after the model was put back to an earlier one."""
+    running = Famo(watch="train").build("ab")
+    look(running, [2, 2], 0, draw=7)
+    look(running, [3, 2], 1, draw=draw)
+    assert running.diagnostics()["delta"].isnan().all()
+    assert running.diagnostics()["z"].tolist() == [0.5, 0.5]
+    look(running, [3, 1], 2, draw=draw + 1)
+    assert running.diagnostics()["delta"].tolist() == pytest.approx([0, 0.6931472])
+
+
 def test_only_losses_of_successive_observations_are_compared():
     running = Famo().build("abc")
     look(running, [2, 2, 2])
@@ -80,6 +92,16 @@ def test_only_losses_of_successive_observations_are_compared():
     assert running.diagnostics()["delta"].isnan().tolist() == [False, False, True]
     look(running, [1, 2, 0.5], 3)
     assert not running.diagnostics()["delta"].isnan().any()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 25])
+def test_steps_on_both_sides_of_a_checkpoint_are_compared(cut):
+    losses = course(30, 3)
+    first, second = (Famo(watch="train").build("abc") for _ in range(2))
+    before = look_at_all(first, losses[:cut], every_draw=1)
+    second.load_state_dict(first.state_dict())
+    after = look_at_all(second, losses[cut:], cut, every_draw=1)
+    assert torch.allclose(torch.cat([before, after]), derived(losses), rtol=1e-10)
 
 
 def test_an_absent_task_weighs_by_its_last_loss():

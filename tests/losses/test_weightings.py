@@ -71,6 +71,11 @@ def test_all_weights_zero_is_refused():
     assert Static(dict.fromkeys(TASKS[:2], 0)).build(TASKS).current().tolist() == [0, 0, 1]
 
 
+def test_weights_that_overflow_are_refused():
+    with pytest.raises(ConfigError, match="only their ratios matter"):
+        Static(dict.fromkeys(TASKS[:2], 1e308)).build(TASKS)
+
+
 def test_knows_whether_it_weighs():
     assert not Static().weighs
     assert not Static({"translation": 1}).weighs

@@ -13,9 +13,17 @@ def look(weights, losses, step=0, draw=0, active=None, gradient_norms=None):
     return weights.current()
 
 
-def look_at_all(weights, course, start=0, active=None):
-    """Shows a course of losses, one observation per row [T, K], and returns all weights, [T, K]."""
-    rows = [look(weights, row, start + index, 0, active) for index, row in enumerate(course)]
+def look_at_all(weights, course, start=0, active=None, every_draw=None):
+    """Shows a course of losses, one observation per row [T, K], and returns all weights, [T, K].
+
+    The number of the draw goes up by `every_draw` from one to the next: unless said, so that weights which
+    compare one with the next do so.
+    """
+    every_draw = getattr(weights, "_next_draw", 0) if every_draw is None else every_draw
+    steps = range(start, start + len(course))
+    rows = [
+        look(weights, row, step, every_draw * step, active) for step, row in zip(steps, course, strict=True)
+    ]
     return torch.stack(rows) if rows else torch.zeros(0, len(weights.current()), dtype=torch.float64)
 
 

@@ -12,8 +12,9 @@ from mftrun.launch import run_ranks
 from mftrun.losses.normalizations import TaskMean
 from mftrun.losses.objective import Objective
 from mftrun.losses.token_losses import CrossEntropy
-from mftrun.losses.weightings import Coba
+from mftrun.losses.weightings import Coba, Static
 from mftrun.training.balance import Balance
+from mftrun.training.watching import ProbeWatcher
 
 WATCHING = ["coba", "coba on train"]
 
@@ -56,3 +57,22 @@ def test_an_absent_task_is_no_loss_of_zero():
         balance.observe(step, torch.tensor([loss, 2 * loss, 0.0, 2.0, 2.0, 0.0], dtype=torch.float64))
     assert "balance/slope/single" not in balance.record()
     assert objective.task_weights()[2] == pytest.approx(1 / 3)
+
+
+def test_what_is_only_logged_ends_no_run():
+    """A probe without a weighting that watches it, and the probe of a task that is frozen."""
+    broken = torch.tensor([4.0, float("inf"), 3.0, 2.0, 2.0, 2.0], dtype=torch.float64)
+    for weighting in (Static(), Coba()):
+        objective = Objective(CrossEntropy(), TaskMean(), weighting, TASKS)
+        objective.freeze([1])
+        balance = Balance(Single().accelerator("fp32"), objective, TASKS, ProbeWatcher(NoProbe(), 1))
+        balance.observe(0, broken)
+        found = balance.record()
+        assert found["probe/loss/large"] == 2.0
+        assert "probe/loss/small" not in found
+
+
+class NoProbe:
+    """One that is never taken."""
+
+    device = torch.device("cpu")

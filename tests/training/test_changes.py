@@ -71,10 +71,16 @@ def test_where_data_is_made_on_the_way_its_policies_may_change_if_that_is_allowe
         refuse_changes(*whole, allowed=True)
 
 
-@pytest.mark.parametrize(("per_task", "free"), [(None, True), (3, False)])
-def test_when_to_evaluate_is_free_unless_tasks_are_frozen_by_it(per_task, free):
-    old, new = (
-        {**CONFIG, "evaluation": {"every": every, "early_stopping": {"per_task": per_task}}}
-        for every in (10, 20)
-    )
+@pytest.mark.parametrize(
+    ("stopping", "free"), [({"per_task": None}, True), ({"per_task": 3}, False), ({"patience": 3}, False)]
+)
+def test_when_to_evaluate_is_free_unless_something_stops_by_it(stopping, free):
+    old, new = ({**CONFIG, "evaluation": {"every": every, "early_stopping": stopping}} for every in (10, 20))
+    assert (changed_keys(old, new) == {}) is free
+
+
+@pytest.mark.parametrize(("watch", "free"), [(None, True), ("train", True), ("probe", False)])
+def test_a_probe_is_free_where_no_weight_comes_from_it(watch, free):
+    loss = {"weighting": {"watch": watch}}
+    old, new = ({**CONFIG, "loss": loss, "probe": {"interval": interval}} for interval in (1, 20))
     assert (changed_keys(old, new) == {}) is free

@@ -1,6 +1,9 @@
 import json
 import logging
+import os
 import resource
+import shutil
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +14,7 @@ from mftrun.errors import ConfigError
 from mftrun.launch import run_ranks
 from mftrun.training.checkpoint import Checkpoints, fault_of, find_resume
 from mftrun.training.meter import Meter
-from mftrun.training.progress import Best, Frozen, Progress
+from mftrun.training.progress import Best, Frozen, Lowest, Progress
 from mftrun.training.saving import Saver, read_progress
 
 
@@ -138,14 +141,14 @@ def test_a_missing_one_is_refused(tmp_path):
         find_resume(str(tmp_path / "nowhere"), tmp_path)
 
 
-class Objective:
+class Balance:
     def __init__(self):
         self.seen = 0
 
-    def state_dict(self):
+    def state(self):
         return {"seen": self.seen}
 
-    def load_state_dict(self, state):
+    def load_state(self, state):
         self.seen = state["seen"]
 
 
@@ -158,10 +161,10 @@ class World:
         layer = torch.nn.Linear(2, 2)
         adam = torch.optim.AdamW(layer.parameters(), lr=0.1)
         self.model, self.optimizer = self.accelerator.prepare(layer, adam)
-        self.objective = Objective()
+        self.balance = Balance()
         self.meter = Meter(self.accelerator, ["a", "b"])
         self.checkpoints = Checkpoints(run_dir, keep_last=1)
-        objects = self.checkpoints, self.model, self.optimizer, self.objective
+        objects = self.checkpoints, self.model, self.optimizer, self.balance
         self.saver = Saver(self.accelerator, *objects, config={"name": "x"})
 
     def train(self, progress, steps=1):
@@ -169,7 +172,7 @@ class World:
             self.model(torch.ones(1, 2)).square().sum().backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.objective.seen += 1
+            self.balance.seen += 1
             progress.step += 1
             progress.batch += 1
 
@@ -190,7 +193,7 @@ def there_and_back(context, run_dir):
     world, progress = World(context, run_dir), Progress(tasks={"a": Best(), "b": Best()})
     world.train(progress, 2)
     progress.tasks["b"].take(1.0, progress.step, 0.0)
-    progress.overall = Best(2.0, 2, None, 2.5, 1)
+    progress.overall = Best(2.0, 2, None, 2.5, 1, line=Lowest(2.0, 2))
     then, saved = world.state(), world.saver.save(progress, world.meter)
     world.train(progress)
     straight_on = world.state()
@@ -203,7 +206,7 @@ def there_and_back(context, run_dir):
     drawn = torch.get_rng_state()
     went = world.saver.roll_back(progress)
     back = world.state()
-    untouched = torch.equal(torch.get_rng_state(), drawn) and world.objective.seen == 5
+    untouched = torch.equal(torch.get_rng_state(), drawn) and world.balance.seen == 5
     place = progress.step, progress.batch, progress.rollback
     world.train(progress)
     return {
@@ -223,7 +226,7 @@ def there_and_back(context, run_dir):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_model_and_optimizer_go_back_and_nothing_else_does(tmp_path, ranks):
     found = run_ranks(there_and_back, tmp_path, num_processes=ranks, log_file=None)
-    overall = Best(2.0, 2, 2, 2.5, 1)
+    overall = Best(2.0, 2, 2, 2.5, 1, line=Lowest(2.0, 2, 2))
     assert {name: found[name] for name in ("saved and went", "back", "goes on as before", "untouched")} == {
         "saved and went": True,
         "back": True,
@@ -263,18 +266,24 @@ def test_a_model_that_was_saved_untrained_comes_back_without_moments(tmp_path):
     assert equal(world.state(), fresh)
 
 
+@contextmanager
+def full_disk():
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_best_that_could_not_be_saved_is_not_noted(tmp_path):
     world, progress = World(ALONE, tmp_path), Progress(tasks={"a": Best(1.0, 0)})
     world.saver.save(progress, world.meter)
     world.train(progress)
     progress.tasks["a"].take(0.5, 1, 0.0)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
+    with full_disk():
         assert not world.saver.save(progress, world.meter)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert progress.tasks["a"] == Best(0.5, 1, kept_step=0, reference=0.5)
+    assert (progress.tasks["a"].step, progress.tasks["a"].kept_step) == (1, 0)
     assert names(world.checkpoints) == ["step-00000000"]
 
 
@@ -284,3 +293,140 @@ def test_a_checkpoint_says_itself_that_it_is_the_best(tmp_path):
     stored = json.loads((world.checkpoints.path(0) / "progress.json").read_text())
     assert stored["tasks"]["a"]["kept_step"] == 0
     assert world.saver.restore(world.checkpoints.path(0), world.meter) == progress
+
+
+def test_weights_that_went_back_are_not_the_best_that_could_not_be_saved(tmp_path):
+    world, progress = World(ALONE, tmp_path), Progress(tasks={"a": Best(), "b": Best()})
+    for task in "ab":
+        progress.tasks[task].take(1.0, 0, 0.0)
+    world.saver.save(progress, world.meter)
+    world.train(progress)
+    progress.tasks["b"].take(0.5, 1, 0.0)
+    progress.freeze(["a"])
+    progress.rollback = 0
+    with full_disk():
+        assert not world.saver.save(progress, world.meter)
+    assert world.saver.roll_back(progress)
+    assert world.saver.save(progress, world.meter)
+    for known in (progress, read_progress(world.checkpoints.path(1))):
+        assert (known.tasks["b"].step, known.tasks["b"].kept_step) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", ["prune", "leftovers"])
+def test_a_checkpoint_is_saved_though_old_ones_cannot_be_removed(tmp_path, monkeypatch, caplog, fault):
+    world, progress = World(ALONE, tmp_path), Progress(tasks={"a": Best()})
+    world.saver.save(progress, world.meter)
+    world.train(progress)
+    progress.tasks["a"].take(0.5, 1, 0.0)
+    if fault == "leftovers":
+        (world.checkpoints.folder / ".partial-step-00000000").mkdir()
+    real = shutil.rmtree
+
+    def refuse(path, ignore_errors=False, **options):
+        if not ignore_errors:
+            raise OSError(16, "Device or resource busy", str(path))
+        real(path, ignore_errors=True, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert world.saver.save(progress, world.meter)
+    assert progress.tasks["a"].kept_step == 1
+    assert world.checkpoints.holds(1)
+    assert "could not be removed" in caplog.text
+    assert "could not be saved" not in caplog.text
+
+
+def run_to_begin_from(folder):
+    """A run of four steps: the first is the best of a, the third of b."""
+    world, progress = World(ALONE, folder), Progress(tasks={"a": Best(), "b": Best()})
+    for losses in [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0), (4.0, 4.0)]:
+        world.train(progress)
+        for task, loss in zip("ab", losses, strict=True):
+            progress.tasks[task].take(loss, progress.step, 0.0)
+        world.saver.save(progress, world.meter, epoch_end=progress.step == 3)
+    assert names(world.checkpoints) == [f"step-0000000{step}" for step in (1, 3, 4)]
+    return world
+
+
+def test_a_run_that_begins_from_another_takes_its_bests_over(tmp_path):
+    old, new = run_to_begin_from(tmp_path / "old"), World(ALONE, tmp_path / "new")
+    progress = new.saver.restore(old.checkpoints.path(4), new.meter)
+    assert names(new.checkpoints) == names(old.checkpoints)
+    assert all(
+        (new.checkpoints.path(1) / file.name).samefile(file) == (file.name != "manifest.json")
+        for file in old.checkpoints.path(1).iterdir()
+    ), "no room is taken twice"
+    progress.freeze(["a"])
+    progress.rollback = 1
+    assert new.saver.roll_back(progress)
+    new.train(progress)
+    progress.tasks["b"].take(0.5, progress.step, 0.0)
+    new.saver.save(progress, new.meter)
+    kept = {int(name[5:]) for name in names(new.checkpoints)}
+    assert kept == {1, 5}, "no longer a best, an adopted one goes, though an epoch ended there"
+    assert names(old.checkpoints) == ["step-00000001", "step-00000003", "step-00000004"]
+
+
+def test_a_run_that_goes_on_in_its_folder_takes_nothing_over(tmp_path):
+    world = run_to_begin_from(tmp_path)
+    stamps = {path: path.stat().st_ino for path in world.checkpoints.complete()}
+    world.saver.restore(world.checkpoints.path(4), world.meter)
+    assert {path: path.stat().st_ino for path in world.checkpoints.complete()} == stamps
+
+
+def test_beside_a_renamed_checkpoint_nothing_is_taken_over(tmp_path):
+    old, new = run_to_begin_from(tmp_path / "old"), World(ALONE, tmp_path / "new")
+    old.checkpoints.drop_after(3)
+    new.saver.restore(old.checkpoints.folder / "replaced-step-00000004", new.meter)
+    assert names(new.checkpoints) == []
+
+
+def test_what_cannot_be_linked_is_copied(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(18, "Invalid cross-device link")
+
+    save(Checkpoints(tmp_path / "old"), 1)
+    monkeypatch.setattr(os, "link", refuse)
+    new = Checkpoints(tmp_path / "new")
+    new.adopt(tmp_path / "old" / "checkpoints", [1])
+    assert (new.path(1) / "weights").read_bytes() == b"12345678"
+    assert names(new) == ["step-00000001"]
+
+
+def test_only_what_is_whole_there_and_not_here_is_taken_over(tmp_path):
+    old, new = Checkpoints(tmp_path / "old"), Checkpoints(tmp_path / "new")
+    save(old, 1, 2, 3)
+    save(new, 2)
+    (old.path(1) / "weights").write_bytes(b"123")
+    here = (new.path(2) / "weights").stat().st_ino
+    new.adopt(old.folder, [1, 2, 3, 4])
+    assert {path.name for path in new.folder.iterdir()} == {"step-00000002", "step-00000003"}
+    assert (new.path(2) / "weights").stat().st_ino == here
+
+
+def test_a_disk_too_full_to_take_checkpoints_over_is_a_warning(tmp_path, monkeypatch, caplog):
+    def refuse(source, target):
+        raise OSError(28, "No space left on device")
+
+    save(Checkpoints(tmp_path / "old"), 1, 2)
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    new = Checkpoints(tmp_path / "new")
+    with caplog.at_level(logging.WARNING):
+        new.adopt(tmp_path / "old" / "checkpoints", [1, 2])
+    assert "step-00000002, and any best before it, stays where it is" in caplog.text
+    assert list(new.folder.iterdir()) == []
+
+
+def test_a_run_that_ended_before_its_first_save_may_begin_once_more(tmp_path):
+    (old,) = save(Checkpoints(tmp_path / "old"), 1)
+    (stranger,) = save(Checkpoints(tmp_path / "stranger"), 1)
+    new = Checkpoints(tmp_path / "new")
+    new.adopt(old.parent, [1])
+    assert find_resume(str(old), tmp_path / "new") == old
+    assert find_resume("auto", tmp_path / "new") == new.path(1)
+    with pytest.raises(ConfigError, match="holds another run"):
+        find_resume(str(stranger), tmp_path / "new")
+    save(new, 2)
+    with pytest.raises(ConfigError, match="holds another run"):
+        find_resume(str(old), tmp_path / "new")

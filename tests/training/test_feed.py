@@ -91,6 +91,25 @@ def test_an_epoch_that_a_freeze_ends_is_left_for_the_next():
     assert walked(feed, (0, 4), 3) == ([(1, 0), (1, 1), (1, 2)], [0, 8, 4])
 
 
+def test_the_last_step_of_an_epoch_is_told(feed):
+    places = [feed.after(0, batch) for batch in range(6)]
+    assert [feed.is_over(*place) for place in places] == [False] * 5 + [True]
+    assert not feed.is_over(*feed.after(1, 0))
+
+
+def test_a_freeze_can_make_a_step_the_last_of_its_epoch():
+    samples = samples_of(12, 8, 4)
+    feed = feed_of(SameSamples(samples, planner_of(samples, sampler=ByTask(), rows=PaddingFree(3))))
+    place = feed.after(0, 3)
+    assert not feed.is_over(*place)
+    feed.freeze([Freeze(0, *place)])
+    assert feed.is_over(*place)
+    assert not feed.is_over(0, 3)
+    following = feed.after(*feed.settle(*place))
+    assert following == (1, 1)
+    assert not feed.is_over(*following), "once is enough"
+
+
 def test_epochs_without_a_batch_are_passed_over():
     samples = samples_of(6, 0, 3)
 
@@ -196,6 +215,7 @@ def test_a_shard_of_frozen_tasks_is_passed_over():
     feed.freeze([Freeze(0, 0, 0)])
     assert feed.settle(0, 0) == (0, 0)
     assert feed.after(0, 0) == (1, 0)
+    assert feed.is_over(1, 0)
     assert folder.asked == [0], "a step does not wait for the shard behind the last"
     assert feed.settle(1, 0) == (2, 0)
     assert folder.asked == [0, 1, 2]

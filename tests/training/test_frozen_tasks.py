@@ -37,6 +37,16 @@ def base(tasks_dir, tmp_path):
     return [*plain, *named, f"data.tasks.forward.valid_path={other}", *STEPS]
 
 
+def assert_same_end(one, other):
+    """The same checkpoints are left, and the last says the same."""
+    names = [sorted(path.name for path in (run / "checkpoints").glob("step-*")) for run in (one, other)]
+    assert names[0] == names[1]
+    last = [
+        json.loads((run / "checkpoints" / names[0][-1] / "progress.json").read_text()) for run in (one, other)
+    ]
+    assert {**last[0], "seconds": 0} == {**last[1], "seconds": 0}
+
+
 def logged(run):
     return [record for record in jsonl.read(run / "metrics.jsonl") if "train/loss" in record]
 
@@ -68,7 +78,7 @@ def test_the_best_checkpoint_of_every_task_is_kept(base, tmp_path):
 
 
 @pytest.mark.parametrize("more", [[], [ROLLBACK]], ids=["going on", "rolling back"])
-@pytest.mark.parametrize("stop", [4, 5])
+@pytest.mark.parametrize("stop", [2, 4, 5, 6])
 def test_resuming_changes_nothing(base, tmp_path, more, stop):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(whole, *base, *more, "loss=coba", "loss.weighting.warmup=2")
@@ -79,6 +89,7 @@ def test_resuming_changes_nothing(base, tmp_path, more, stop):
         for run in (whole, cut)
     ]
     assert_equal(*without_share)
+    assert_same_end(cut, whole)
 
 
 def test_rolling_back_starts_again_from_the_best_model_of_the_task(base, tmp_path):
@@ -103,10 +114,31 @@ def test_two_ranks_freeze_alike(base, tmp_path):
 
 
 def test_the_run_ends_when_all_tasks_are_frozen(tasks_dir, tmp_path):
-    never = ["evaluation.early_stopping.min_delta=100", *STEPS]
+    never = ["evaluation.early_stopping.min_delta=100", "train.log_every=3", *STEPS[:1], *STEPS[2:]]
     train(tmp_path, *overrides_for(tasks_dir, *never))
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == FROZEN_AT
-    assert "all tasks are frozen" in (tmp_path / "mftrun.log").read_text()
+    assert "all tasks that have a weight are frozen" in (tmp_path / "mftrun.log").read_text()
+    last = logged(tmp_path)[-1]
+    assert last["step"] == FROZEN_AT
+    assert last["weight/forward"] == 1, "the weight it was trained with"
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        ["sampler=weights", "sampler.weights={backward:0,sideways:0}"],
+        ["loss.weighting.weights={backward:0,sideways:0}"],
+    ],
+)
+def test_the_run_ends_when_nothing_that_is_trained_is_left(base, tmp_path, only):
+    train(tmp_path / "run", *base, *only)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == FROZEN_AT
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+def test_a_rollback_that_no_step_follows_is_said(base, tmp_path):
+    train(tmp_path / "run", *base, ROLLBACK, f"train.max_steps={FROZEN_AT}")
+    assert "not going back to step 0: the run ends here" in (tmp_path / "run" / "mftrun.log").read_text()
 
 
 @pytest.mark.parametrize(

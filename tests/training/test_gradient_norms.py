@@ -72,7 +72,8 @@ def stepped(accelerator, case, *, measured=True):
     accumulate(
         accelerator, model, objective, window, agreement, meter, gradients=gradients if measured else None
     )
-    norms = gradients.norms(accelerator, sum(WEIGHTS)) if measured else None
+    present = torch.tensor(agreement.targets) > 0
+    norms = gradients.norms(accelerator, sum(WEIGHTS), present) if measured else None
     gradients.end()
     return {name: p.grad for name, p in bare.named_parameters() if p.grad is not None}, norms
 
@@ -144,6 +145,25 @@ def test_ranks_add_up_and_agree(case):
     assert_close(first, expected(case))
 
 
+def messages_of(context, case):
+    """The sizes of what ranks add up to have the norms, gradients of training aside."""
+    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+    gradients = TaskGradients(case.model(), len(WEIGHTS))
+    gradients.begin()
+    sizes, all_reduce = [], torch.distributed.all_reduce
+    torch.distributed.all_reduce = lambda sums, *rest, **more: (
+        sizes.append(sums.numel()),
+        all_reduce(sums, *rest, **more),
+    )
+    gradients.norms(accelerator, 1.0, torch.ones(len(WEIGHTS), dtype=torch.bool))
+    return sizes, gradients._sums.numel()
+
+
+def test_ranks_exchange_the_gradients_alone():
+    sizes, size = run_ranks(messages_of, Case("lora"), num_processes=2, log_file=None)
+    assert sizes == [size]
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_training_does_not_notice(accelerator, adapter):
     case = Case(adapter, 3, "packing")
@@ -159,14 +179,16 @@ class Measured:
     def __init__(self, accelerator: Accelerator, model: ModelWithNll, num_tasks: int = 3) -> None:
         self.accelerator, self.model = accelerator, model
         self.gradients = TaskGradients(model, num_tasks)
+        self.present = torch.zeros(num_tasks, dtype=torch.bool)
         self.gradients.begin()
 
     def nll(self, batch):
         self.gradients.attend(batch)
+        self.present[batch.task_ids] = True
         return self.model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids).nll
 
     def norms(self):
-        return self.gradients.norms(self.accelerator, 1.0)
+        return self.gradients.norms(self.accelerator, 1.0, self.present)
 
 
 def one_row_each() -> list:
@@ -217,6 +239,7 @@ def test_segments_without_targets_are_left_out(accelerator):
     alone, among = (Measured(accelerator, Case().model()) for _ in range(2))
     alone.nll(rest).sum().backward()
     among.gradients.attend(rest)
+    among.present = alone.present
     among.model(
         batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids
     ).nll.sum().backward()

@@ -1,11 +1,17 @@
 import json
 import logging
+from copy import deepcopy
 
 import pytest
 
 from mftrun.data.plan import Freeze
-from mftrun.training.progress import Best, Frozen, Progress
+from mftrun.training.progress import Best, Frozen, Lowest, Progress
 from mftrun.training.stopping import EarlyStopping, Verdict
+
+
+def best(value, step, kept_step=None, reference=None, stale=0):
+    """As it is without a rollback: the lowest of all steps is that of the line."""
+    return Best(value, step, kept_step, reference, stale, line=Lowest(value, step, kept_step))
 
 
 def watch(stopping, *evaluations):
@@ -22,7 +28,7 @@ def test_watches_the_plain_mean_over_tasks():
         EarlyStopping(patience=2), {"a": 4.0, "b": 2.0}, {"a": 1.0, "b": 4.0}, {"a": 9.0, "b": 9.0}
     )
     assert verdicts == [Verdict(True), Verdict(True), Verdict(False)]
-    assert progress.overall == Best(value=2.5, step=1, reference=2.5, stale=1)
+    assert progress.overall == best(value=2.5, step=1, reference=2.5, stale=1)
     assert progress.tasks == {}
 
 
@@ -35,22 +41,22 @@ def test_watches_one_task():
 def test_ends_when_patience_runs_out():
     stopping = EarlyStopping(patience=2)
     progress, _ = watch(stopping, {"a": 1.0}, {"a": 1.0})
-    assert not stopping.exhausted(progress, ["a"])
+    assert not stopping.exhausted(progress)
     stopping.observe(progress, {"a": 1.0})
-    assert stopping.exhausted(progress, ["a"])
+    assert stopping.exhausted(progress)
 
 
 def test_small_gains_are_bests_but_do_not_restore_patience():
     evaluations = {"a": 1.0}, {"a": 0.95}, {"a": 0.92}
     progress, verdicts = watch(EarlyStopping(patience=2, min_delta=0.1), *evaluations)
     assert verdicts == [Verdict(True)] * 3
-    assert progress.overall == Best(value=0.92, step=2, reference=1.0, stale=2)
+    assert progress.overall == best(value=0.92, step=2, reference=1.0, stale=2)
 
 
 def test_without_patience_it_never_ends():
     stopping = EarlyStopping()
     progress, _ = watch(stopping, *[{"a": 1.0}] * 50)
-    assert not stopping.exhausted(progress, ["a"])
+    assert not stopping.exhausted(progress)
 
 
 def test_a_watched_task_that_is_absent_changes_nothing():
@@ -63,7 +69,7 @@ def test_a_watched_task_that_is_absent_changes_nothing():
 def test_a_loss_that_is_not_finite_is_no_better(bad):
     progress, verdicts = watch(EarlyStopping(), {"a": bad}, {"a": 2.0}, {"a": bad})
     assert [verdict.is_best for verdict in verdicts] == [False, True, False]
-    assert progress.overall == Best(value=2.0, step=1, reference=2.0, stale=1)
+    assert progress.overall == best(value=2.0, step=1, reference=2.0, stale=1)
 
 
 def losses(a, b):
@@ -74,26 +80,20 @@ def test_a_task_is_frozen_when_patience_with_it_runs_out():
     progress, verdicts = watch(
         EarlyStopping(per_task=2), losses(3.0, 3.0), losses(4.0, 2.0), losses(4.0, 1.0), losses(1.0, 0.5)
     )
-    assert [verdict.best_tasks for verdict in verdicts] == [("a", "b"), ("b",), ("b",), ("b",)]
+    assert [verdict.best_tasks for verdict in verdicts] == [("a", "b"), ("b",), ("b",), ("a", "b")]
     assert [verdict.to_freeze for verdict in verdicts] == [(), (), ("a",), ()]
-    assert progress.tasks["a"] == Best(value=3.0, step=0, reference=3.0, stale=2), "as when it was frozen"
-    assert progress.tasks["b"] == Best(value=0.5, step=3, reference=0.5)
+    frozen = progress.tasks["a"]
+    assert (frozen.value, frozen.step) == (1.0, 3), (
+        "what the others learn may help it: that is its best model"
+    )
+    assert (frozen.reference, frozen.stale, frozen.line.step) == (3.0, 2, 0), "as when it was frozen"
+    assert progress.tasks["b"] == best(value=0.5, step=3, reference=0.5)
     assert progress.overall.step == 3, "the frozen task is part of the mean as before"
 
 
 def test_gains_below_min_delta_do_not_keep_a_task_from_being_frozen():
     _, verdicts = watch(EarlyStopping(per_task=2, min_delta=0.5), {"a": 3.0}, {"a": 2.8}, {"a": 2.6})
     assert verdicts[-1] == Verdict(True, best_tasks=("a",), to_freeze=("a",))
-
-
-def test_the_run_ends_when_every_task_is_frozen():
-    stopping = EarlyStopping(per_task=1)
-    progress, _ = watch(stopping, losses(1.0, 1.0), losses(2.0, 0.5))
-    assert list(progress.frozen) == ["a"]
-    assert not stopping.exhausted(progress, ["a", "b"])
-    progress.freeze(stopping.observe(progress, losses(2.0, 2.0)).to_freeze)
-    assert stopping.exhausted(progress, ["a", "b"])
-    assert not stopping.exhausted(progress, ["a", "b", "not validated"])
 
 
 def test_without_per_task_no_task_is_watched():
@@ -104,8 +104,8 @@ def test_without_per_task_no_task_is_watched():
 
 def saved(progress, *steps):
     """As if checkpoints of these steps, of which each is some task's best, had been saved."""
-    for best in progress.tasks.values():
-        best.kept_step = best.step if best.step in steps else None
+    for one in progress.tasks.values():
+        one.kept_step = one.line.kept_step = one.step if one.step in steps else None
 
 
 def judged(kept, *, stopping, last=None):
@@ -113,9 +113,9 @@ def judged(kept, *, stopping, last=None):
     progress = Progress(
         step=4,
         tasks={
-            "a": Best(1.0, 1, reference=1.0, stale=1),
-            "b": Best(1.0, 2, reference=1.0, stale=1),
-            "c": Best(1.0, 3, reference=1.0),
+            "a": best(1.0, 1, reference=1.0, stale=1),
+            "b": best(1.0, 2, reference=1.0, stale=1),
+            "c": best(1.0, 3, reference=1.0),
         },
     )
     saved(progress, *kept)
@@ -152,8 +152,8 @@ def full():
         epoch=1,
         batch=3,
         targets={"a": 1.5},
-        overall=Best(1.0, 9, 3, 1.0, 0),
-        tasks={"b": Best(2.0, 9, 6, 2.5, 1), "a": Best(0.5, 3, 3, 0.5, 2)},
+        overall=best(1.0, 9, 3, 1.0, 0),
+        tasks={"b": Best(2.0, 4, 4, 2.5, 1, Lowest(2.2, 9, 6)), "a": best(0.5, 3, 3, 0.5, 2)},
         frozen={"b": Frozen(6, 0, 6), "a": Frozen(9, 1, 3)},
         rollback=3,
     )
@@ -177,29 +177,82 @@ def test_freezing_notes_the_place_once():
 
 def test_what_is_kept_is_known_before_and_after_saving():
     progress = full()
-    assert progress.kept_steps == {3, 6}
-    assert progress.once_kept().kept_steps == {3, 9}
+    assert progress.kept_steps == {3, 4, 6}
+    assert progress.once_kept().kept_steps == {3, 4, 9}
     assert progress == full(), "nothing is noted until it is on disk"
     progress.note_kept()
     assert progress == full().once_kept()
-    assert [best.kept_step for best in (progress.overall, *progress.tasks.values())] == [9, 9, 3]
+    bests = progress.overall, *progress.tasks.values()
+    assert [(one.kept_step, one.line.kept_step) for one in bests] == [(9, 9), (4, 9), (3, 3)]
 
 
-def test_going_back_gives_patience_back_and_nothing_else():
+def test_a_checkpoint_after_going_back_is_of_no_lowest():
+    progress = full()
+    progress.rewind_patience(Progress(step=3, overall=best(2.0, 3, 3)))
+    before = progress.kept_steps
+    assert progress.once_kept().kept_steps == before == {3, 4, 6}
+    progress = Progress.from_dict(progress.to_dict())
+    progress.note_kept()
+    assert progress.kept_steps == before
+    progress.step = 10
+    progress.overall.take(0.5, 10, 0.0)
+    progress.note_kept()
+    assert progress.overall.kept_step == 10
+
+
+def test_going_back_gives_patience_and_the_line_back_and_nothing_else():
     now = Progress(
         step=9,
-        overall=Best(1.0, 6, 6, 1.0, 3),
-        tasks={"a": Best(0.5, 6, 6, 0.5, 2), "b": Best(1.0, 3, 3, 1.0, 4), "new": Best(1.0, 6, 6, 1.0, 2)},
+        overall=best(1.0, 6, 6, 1.0, 3),
+        tasks={"a": best(0.5, 6, 6, 0.5, 2), "b": best(1.0, 3, 3, 1.0, 4), "new": best(1.0, 6, 6, 1.0, 2)},
         frozen={"b": Frozen(9, 0, 9)},
     )
     stored = Progress(
         step=3,
-        overall=Best(2.0, 3, 0, 2.1, 1),
-        tasks={"a": Best(0.7, 0, 0, 0.8, 1), "b": Best(1.0, 3, 0, 1.0, 0)},
+        overall=best(2.0, 3, 3, 2.1, 1),
+        tasks={"a": best(0.7, 3, 3, 0.8, 1), "b": best(1.0, 3, 3, 1.0, 0)},
     )
     now.rewind_patience(stored)
-    assert now.overall == Best(1.0, 6, 6, 2.1, 1)
-    assert now.tasks["a"] == Best(0.5, 6, 6, 0.8, 1)
-    assert now.tasks["b"] == Best(1.0, 3, 3, 1.0, 4), "it is frozen"
+    assert now.overall == Best(1.0, 6, 6, 2.1, 1, line=Lowest(2.0, 3, 3))
+    assert now.tasks["a"] == Best(0.5, 6, 6, 0.8, 1, line=Lowest(0.7, 3, 3))
+    assert now.tasks["b"] == best(1.0, 3, 3, 1.0, 4), "it is frozen"
     assert now.tasks["new"] == Best(1.0, 6, 6, None, 0)
     assert now.step == 9
+    assert now.kept_steps == {3, 6}
+    now.tasks["a"].take(0.6, 10, 0.0)
+    assert stored.tasks["a"].line.value == 0.7, "a copy"
+
+
+def test_where_the_lowest_of_the_line_was_let_go_the_place_gone_back_to_stands_in():
+    now = Progress(
+        step=9,
+        tasks={"a": best(0.5, 3, 3, 0.5, 2), "b": best(1.0, 6, 6, 1.0, 1)},
+        frozen={"a": Frozen(9, 0, 9)},
+    )
+    stored = Progress(step=3, tasks={"a": best(0.5, 3, 3, 0.5, 0), "b": best(2.0, 1, 1, 2.0, 1)})
+    now.rewind_patience(stored)
+    assert now.tasks["b"] == Best(1.0, 6, 6, 2.0, 1, line=Lowest(2.0, 3, 3)), "1 was pruned once 6 was lower"
+
+
+def test_a_second_rollback_stays_on_the_line_that_is_trained_on():
+    progress, stored, verdicts = Progress(), {}, {}
+
+    def evaluate(step, **losses):
+        progress.step = step
+        verdict = verdicts[step] = ROLLS_BACK.observe(progress, losses)
+        progress.freeze(verdict.to_freeze)
+        progress.note_kept()
+        stored[step] = deepcopy(progress)
+        if verdict.rollback is not None:
+            progress.rewind_patience(stored[verdict.rollback])
+
+    for step, a, b in [(0, 5.0, 5.0), (2, 3.0, 4.0), (4, 4.0, 3.0), (6, 5.0, 2.0)]:
+        evaluate(step, a=a, b=b)
+    assert (verdicts[6].to_freeze, verdicts[6].rollback) == (("a",), 2)
+    assert (progress.tasks["b"].value, progress.tasks["b"].line) == (2.0, Lowest(4.0, 2, 2))
+    evaluate(8, a=3.0, b=3.9)
+    assert verdicts[8].best_tasks == ("b",), "of the line; it may be gone back to"
+    for step in (10, 12):
+        evaluate(step, a=3.0, b=4.1)
+    assert (verdicts[12].to_freeze, verdicts[12].rollback) == (("b",), 8), "6 had overfitted a"
+    assert progress.tasks["b"].kept_step == 6, "the best of the task is still known"

@@ -95,7 +95,7 @@ def test_a_lap_waits_for_what_it_measures(fake_device: type[FakeEvent]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_real_device() -> None:
-    watch = Stopwatch()
+    watch = Stopwatch("cuda")
     with watch.running():
         torch.ones(1000, 1000, device="cuda").square_()
     torch.cuda.synchronize()

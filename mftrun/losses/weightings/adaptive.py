@@ -66,9 +66,11 @@ class AdaptiveWeights(ABC):
 
     Args:
         num_tasks: K.
+        warmup: Observations before any weight can change.
     """
 
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, num_tasks: int, warmup: int = 1) -> None:
+        self.warmup = warmup
         self._weights = uniform(num_tasks)
         self._diagnostics: dict[str, Tensor] = {}
 

@@ -20,7 +20,8 @@ class Observation:
         step: Optimizer steps done when they were measured.
         losses: float64 [K] on the CPU, means over target tokens in nats; nan for a task that was absent.
         active: bool [K]; False for a task that is frozen and takes no part any more.
-        draw: What they were measured on: observations of the same draw are of the same samples.
+        draw: What they were measured on: observations of the same draw are of the same samples. Those of
+            training are numbered in a row, and a gap means that the model was put back in between.
         gradient_norms: float64 [K], norm of the gradient of each task's weighted loss in the step before; nan
             where absent. None unless the weighting asks for them.
     """
@@ -34,6 +35,11 @@ class Observation:
 
 class TaskWeights(Protocol):
     """The weights of a run's tasks as they are now."""
+
+    @property
+    def warmup(self) -> int:
+        """Observations before any weight can change, 0 or more."""
+        ...
 
     def current(self) -> Tensor:
         """float64 [K] on the CPU, 0 or more. A new tensor object whenever a weight has changed."""

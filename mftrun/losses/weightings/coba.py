@@ -89,9 +89,8 @@ class CobaWeights(AdaptiveWeights):
     """
 
     def __init__(self, num_tasks: int, config: Coba, warmup: int, window: int) -> None:
-        super().__init__(num_tasks)
+        super().__init__(num_tasks, warmup)
         self._config = config
-        self._warmup = warmup
         self._initial = torch.full((num_tasks,), torch.nan, dtype=torch.float64)
         self._history = History(window, num_tasks)
         self._slopes = Recent(window, num_tasks)
@@ -119,7 +118,7 @@ class CobaWeights(AdaptiveWeights):
         self._initial = first_known(self._initial, losses, present)
         self._history.add(observation.step, losses / self._initial, present)
         slopes = self._history.slopes()
-        warm = ~slopes.isnan() & (self._history.seen >= self._warmup)
+        warm = ~slopes.isnan() & (self._history.seen >= self.warmup)
         self._slopes.add(slopes, warm & present)
         return slopes, warm & observation.active
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mftrun.errors import ConfigError
 from mftrun.losses.weightings import settings
 from mftrun.losses.weightings.adaptive import Adaptive, AdaptiveWeights, masked_softmax
-from mftrun.losses.weightings.base import Observation
+from mftrun.losses.weightings.base import Observation, uniform
 from mftrun.nearest import unknown
 
 
@@ -20,9 +20,9 @@ from mftrun.nearest import unknown
 class Dro(Adaptive):
     """Group distributionally robust optimization (arXiv 1911.08731, Algorithm 1).
 
-    From 1 / K each, w_k <- w_k exp(eta (L_k - ref_k)), divided by the sum. With references that are the
-    losses of a model trained before, it is the rule of DoReMi (arXiv 2305.10429), without its clipping and
-    smoothing.
+    From 1 / K each, w_k <- w_k exp(eta (L_k - ref_k)), divided by the sum. A task whose loss is not known
+    keeps its weight, and the others share what they had together. With references that are the losses of a
+    model trained before, it is the rule of DoReMi (arXiv 2305.10429), without its clipping and smoothing.
 
     Attributes:
         eta: Step size, above 0.
@@ -65,12 +65,13 @@ class DroWeights(AdaptiveWeights):
     def __init__(self, references: Tensor, eta: float) -> None:
         super().__init__(len(references))
         self._references, self._eta = references, eta
-        self._log_weights = torch.zeros_like(references)
+        self._log_weights = uniform(len(references)).log()
 
     def _weigh(self, observation: Observation, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         excess = torch.where(present, observation.losses - self._references, torch.nan)
-        moved = self._log_weights + self._eta * excess.nan_to_num()
-        self._log_weights = moved - moved.logsumexp(0)  # else it would grow without bound
+        moved = self._log_weights + self._eta * excess
+        shared = moved - _log_sum(moved, present) + _log_sum(self._log_weights, present)
+        self._log_weights = torch.where(present, shared, self._log_weights)
         return masked_softmax(self._log_weights, observation.active), {"excess": excess}
 
     def _memory(self) -> dict[str, Any]:
@@ -78,6 +79,11 @@ class DroWeights(AdaptiveWeights):
 
     def _recall(self, memory: Mapping[str, Any]) -> None:
         self._log_weights = memory["log_weights"]
+
+
+def _log_sum(log_weights: Tensor, mask: Tensor) -> Tensor:
+    """Logarithm of the sum of the weights, [], of the tasks of a mask, bool [K]; others may be nan."""
+    return log_weights.masked_fill(~mask, -torch.inf).logsumexp(0)
 
 
 def _refuse_unknown(name: str, tasks: Sequence[str]) -> None:

@@ -27,7 +27,8 @@ class Famo(Adaptive):
     Before and after must be losses of the same samples. With `watch: probe` they are: the probe stays on one
     draw for `repeats` probes, and losses of different draws are never compared. With `watch: train` they are
     not, as each step trains on other samples: delta then holds the difference between two batches as well,
-    noise that is about 0 on average and that averages out only over many steps.
+    noise that is about 0 on average and that averages out only over many steps. Only steps in a row are
+    compared there: not those before and after the model was put back to an earlier one.
 
     Attributes:
         lr: Step size of Adam, above 0 and at most 1.
@@ -64,7 +65,8 @@ class FamoWeights(AdaptiveWeights):
 
     def __init__(self, num_tasks: int, config: Famo) -> None:
         super().__init__(num_tasks)
-        self._any_draw = config.watch == "train"  # all its draws differ: there is nothing else to compare
+        # Probes of a draw in a row; or steps in a row, of which each has a draw of its own.
+        self._next_draw = 1 if config.watch == "train" else 0
         self._xi = TaskAdam(num_tasks, config.lr, config.weight_decay)
         self._newest = torch.full((num_tasks,), torch.nan, dtype=torch.float64)
         self._before = torch.full((num_tasks,), torch.nan, dtype=torch.float64)
@@ -84,8 +86,9 @@ class FamoWeights(AdaptiveWeights):
 
     def _fallen(self, losses: Tensor, draw: int) -> Tensor:
         """By how much the log of each loss fell since the observation before, [K]; nan where unknown."""
-        comparable = self._any_draw or draw == self._draw
-        return self._before.log() - losses.log() if comparable else torch.full_like(losses, torch.nan)
+        if self._draw is None or draw != self._draw + self._next_draw:
+            return torch.full_like(losses, torch.nan)
+        return self._before.log() - losses.log()
 
     def _learn(self, delta: Tensor) -> None:
         """One step of xi of the tasks whose delta is known: the softmax is over these alone."""

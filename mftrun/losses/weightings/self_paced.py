@@ -71,15 +71,14 @@ class SelfPacedWeights(AdaptiveWeights):
     """
 
     def __init__(self, num_tasks: int, config: SelfPaced, warmup: int) -> None:
-        super().__init__(num_tasks)
+        super().__init__(num_tasks, warmup)
         self._config = config
-        self._warmup = warmup
         self._history = History(config.window, num_tasks)
 
     def _weigh(self, observation: Observation, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self._history.add(observation.step, observation.losses, present)
         slopes = self._history.slopes()
-        known = observation.active & ~slopes.isnan() & (self._history.seen >= self._warmup)
+        known = observation.active & ~slopes.isnan() & (self._history.seen >= self.warmup)
         pace = relative(slopes, known)
         scores = -masked_softmax(pace, known) * pace
         shares = masked_softmax(self._config.scale * scores, known)

@@ -61,12 +61,14 @@ class Static:
         """See `Weighting.build`.
 
         Raises:
-            ConfigError: A weight is given for an unknown task, or all weights are 0.
+            ConfigError: A weight is given for an unknown task, all weights are 0, or their sum overflows.
         """
         given = self.weights or {}
         for name in given:
             _refuse_unknown(name, tasks)
         values = torch.tensor([float(given.get(task, 1.0)) for task in tasks], dtype=torch.float64)
+        if not values.sum().isfinite():
+            raise ConfigError(_KEY, "are too large to be added up; only their ratios matter")
         if not values.any():
             raise ConfigError(_KEY, f"every task ({', '.join(tasks)}) has weight 0: nothing would be trained")
         return StaticWeights(values)
@@ -81,6 +83,11 @@ class StaticWeights:
 
     def __init__(self, values: Tensor) -> None:
         self._values = values
+
+    @property
+    def warmup(self) -> int:
+        """0."""
+        return 0
 
     def current(self) -> Tensor:
         """float64 [K], the same at every step."""
