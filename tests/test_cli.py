@@ -221,7 +221,12 @@ def test_ctrl_c_exits_with_130(run_cli: RunCli) -> None:
         (["model=llama", "model.pth=x"], "did you mean model.path?"),
         (["model=llama"], "model.path: needs a value"),
         (["loss=mtf"], "loss=mtf: there is no such option of loss; did you mean mft?"),
-        (["loss=zzz"], "known: mft, sample_mean, task_sample_mean, token_mean"),
+        (["loss=zzz"], "known: coba, dro, dwa, famo, focal, gradnorm, lbtw, mft, sample_mean"),
+        (
+            ["loss/weighting=cobra"],
+            "loss/weighting=cobra: there is no such option of loss/weighting; did you mean",
+        ),
+        (["loss=coba", "loss.weighting.weights.a=2"], "it belongs to loss/weighting=static"),
         (["peft=null"], "peft: null is not an option; choose one of lora, none"),
         (["+train.max_steps=3"], "write train.max_steps=VALUE without the +"),
         (["+foo.bar=1"], "foo: there is no such key"),

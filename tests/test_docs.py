@@ -75,7 +75,8 @@ def small(arguments):
     groups = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
     model = [] if "model" in groups else SMALL[1:5]
     data = [] if "data" in groups else ["data.on_overlong=truncate"]
-    return [*model, *data, *SHORT]
+    few = ["data.valid_min=5", "data.valid_max=5"] if "experiment=balance" in arguments else []
+    return [*model, *data, *few, *SHORT]
 
 
 def run(home, arguments):

@@ -99,7 +99,8 @@ def test_impossible_combinations_are_refused(
 
 
 def test_early_stopping_may_watch_a_task(config: dict[str, Any]) -> None:
-    change(config, "evaluation.early_stopping", {"metric": "code", "patience": 2, "min_delta": 0})
+    change(config, "evaluation.early_stopping.metric", "code")
+    change(config, "evaluation.early_stopping.patience", 2)
     assert check(config).evaluation.early_stopping.metric == "code"
 
 

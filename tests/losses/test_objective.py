@@ -421,8 +421,8 @@ def test_state_of_another_weighting_is_left_with_a_warning(caplog):
     static = objective(HAND, "task_mean")
     static.load_state_dict(made.state_dict())
     assert static.task_weights().tolist() == [3.0, 1.0, 100.0]
-    assert "WatchingWeights" in caplog.text
-    assert "StaticWeights, which starts afresh" in caplog.text
+    assert "the state of Watching (watch: probe)" in caplog.text
+    assert "Static (watch: None), which starts afresh" in caplog.text
     caplog.clear()
     made.load_state_dict(made.state_dict())
     assert not caplog.records

@@ -226,6 +226,8 @@ class Made:
 class Ten:
     """Ten steps, three a shard."""
 
+    may_shrink = False
+
     def total_steps(self):
         return 10
 
@@ -239,6 +241,25 @@ def test_few_shards_are_there_at_a_time_and_none_is_made_that_nobody_will_train_
     make_ahead(Ten(), made, made, Place())
     assert made.kept == [[0, 1], [0, 1, 2], [1, 2, 3]]
     assert made.now == 2, "the last one is made while the last but one is trained on"
+
+
+def test_where_tasks_may_be_frozen_more_shards_come_once_they_are_wanted(monkeypatch):
+    made, data = Made(0), Ten()
+    data.may_shrink = True
+    wanted_at = {}
+
+    def goes_on(seconds):
+        if made.now == 5:
+            raise KeyboardInterrupt
+        made.goes_on(seconds)
+        wanted_at.update(dict.fromkeys(made.there - wanted_at.keys(), made.now))
+
+    monkeypatch.setattr("mftrun.jobs.shard_server.time.sleep", goes_on)
+    with pytest.raises(KeyboardInterrupt):
+        make_ahead(data, made, made, Place())
+    assert made.kept[:3] == [[0, 1], [0, 1, 2], [1, 2, 3]]
+    assert [kept[-1] for kept in made.kept[3:]] == [4, 5], "beyond the ten steps none is made ahead"
+    assert wanted_at[4] == 5, "it was not there when 4 was not yet wanted"
 
 
 def test_after_a_resume_shards_are_counted_from_its_place(monkeypatch):

@@ -34,7 +34,7 @@ class GradNorm(Adaptive):
 
     Args:
         alpha: Pull towards equal training rates; 0 makes norms equal.
-        lr: Step size, for weights of mean 1; at most 1.
+        lr: Step size, for weights of mean 1.
         min_weight: Least weight, where the mean is 1; above 0, or it could not grow again.
         watch: Where losses come from. Gradients are always those of training.
 
@@ -49,7 +49,7 @@ class GradNorm(Adaptive):
     def __post_init__(self) -> None:
         super().__post_init__()
         settings.between("alpha", self.alpha, 0)
-        settings.positive("lr", self.lr, most=1)
+        settings.positive("lr", self.lr)
         settings.positive("min_weight", self.min_weight)
         settings.between("min_weight", self.min_weight, 0, 1)
 
