@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from mftrun.data.epochs import Epochs, SameSamples
 from mftrun.data.plan import Planner
@@ -19,6 +22,8 @@ from mftrun.schema import RunConfig
 if TYPE_CHECKING:
     from mftrun.data.report import DataReport
     from mftrun.launch import StopRequest
+
+log = logging.getLogger(__name__)
 
 
 class RunData(Protocol):
@@ -77,7 +82,7 @@ class WholeData:
     def prepare(self, checkpoint: Path | None) -> DataReport:
         """See `RunData`."""
         report = prepare_tables(self._config, self._run_dir, resuming=checkpoint is not None)
-        self._planner.epoch(0)  # refuses a sampler that does not fit the data, before any model is loaded
+        self._name_undrawn()
         return report
 
     def supplied(self, checkpoint: Path | None) -> AbstractContextManager[None]:
@@ -100,6 +105,16 @@ class WholeData:
             return most
         steps = self._planner.total_batches(epochs)
         return steps if most is None else min(steps, most)
+
+    def _name_undrawn(self) -> None:
+        """Says which tasks are only watched. Refuses a sampler that does not fit, before any model is loaded."""
+        rows = self._planner.epoch(0).rows
+        drawn = np.bincount(self._train.task[rows.samples], minlength=len(self._train.tasks))
+        names = [name for name, count in zip(self._train.tasks, drawn.tolist(), strict=True) if not count]
+        if names:
+            log.warning(
+                "the first epoch draws no sample of %s; weightings count them all the same", ", ".join(names)
+            )
 
     @cached_property
     def _train(self) -> SampleTable:

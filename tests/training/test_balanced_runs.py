@@ -104,3 +104,9 @@ def test_a_task_without_validation_samples_is_named(tasks_dir, tmp_path):
 def test_a_probe_that_nobody_takes_is_said(tasks_dir, tmp_path, caplog):
     train(tmp_path, *overrides_for(tasks_dir, SMALL_PROBE, "train.max_steps=1"))
     assert "probe.tokens_per_task has no effect" in caplog.text
+
+
+def test_a_task_that_is_never_drawn_is_named(tasks_dir, tmp_path, caplog):
+    never = ["sampler=weights", "sampler.weights.forward=0", "train.max_steps=1"]
+    train(tmp_path, *overrides_for(tasks_dir, *never))
+    assert "the first epoch draws no sample of forward" in caplog.text
