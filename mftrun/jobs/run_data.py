@@ -107,7 +107,7 @@ class WholeData:
         return steps if most is None else min(steps, most)
 
     def _name_undrawn(self) -> None:
-        """Says which tasks are only watched; refuses a sampler that fits no data, before a model is loaded."""
+        """Says which tasks are only watched; refuses a sampler that does not fit, before a model loads."""
         rows = self._planner.epoch(0).rows
         drawn = np.bincount(self._train.task[rows.samples], minlength=len(self._train.tasks))
         names = [name for name, count in zip(self._train.tasks, drawn.tolist(), strict=True) if not count]
