@@ -49,17 +49,17 @@ class Share(NamedTuple):
         return self.collating / self.training
 
 
-def llama() -> torch.nn.Module:
-    """A Llama of 20 million parameters, randomly initialized."""
+def llama(hidden: int = 384, intermediate: int = 1024, layers: int = 8, heads: int = 6) -> torch.nn.Module:
+    """A Llama, randomly initialized; of 20 million parameters if nothing is said."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        num_key_value_heads=6,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=MAX_LENGTH,
     )
     return LlamaForCausalLM(config)

@@ -16,7 +16,7 @@ from mftrun.data.plan import evaluation_plan
 from mftrun.data.table import SampleTable
 from mftrun.data.tokenizer import load_saved
 from mftrun.distributed import resolve_precision
-from mftrun.jobs.balancing import build_balance, build_objective
+from mftrun.jobs.balancing import build_balance, build_objective, draws_of
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
 from mftrun.jobs.run_data import RunData, run_data
@@ -162,7 +162,8 @@ def _parts(
     context: RankContext,
 ) -> Parts:
     valid = data.valid()
-    objective = build_objective(config, valid)
+    draws = draws_of(config, valid)
+    objective = build_objective(config, valid.tasks, draws)
     factory = build_group(config, "optimizer")
     model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
     model.train()
@@ -170,7 +171,7 @@ def _parts(
     keep = config.checkpoint
     checkpoints = Checkpoints(layout.run_dir, keep.keep_last, keep.keep_best)
     pad_id = _pad_id(causal_lm_of(with_nll.model))
-    balance = build_balance(config, objective, accelerator, with_nll, valid, pad_id)
+    balance = build_balance(config, objective, accelerator, with_nll, valid, draws, pad_id)
     return Parts(
         accelerator=accelerator,
         model=model,

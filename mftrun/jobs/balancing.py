@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mftrun.data.draws import Draws, missing, refuse_unprobed
@@ -40,7 +40,7 @@ def check_balance(config: RunConfig, valid: SampleTable, total_steps: int) -> No
     Raises:
         ConfigError: A task has no validation sample to probe.
     """
-    objective = build_objective(config, valid)
+    objective = build_objective(config, valid.tasks, draws_of(config, valid))
     interval = probe_interval(config, objective)
     if interval is not None:
         refuse_unprobed(valid)
@@ -71,15 +71,15 @@ def _idle(
         yield f"never frozen, as they have no validation samples: {', '.join(unwatched)}"
 
 
-def build_objective(config: RunConfig, valid: SampleTable) -> Objective:
-    """The objective of a run, which may go by how many different draws its probe can take.
+def draws_of(config: RunConfig, valid: SampleTable) -> Draws | None:
+    """What a probe can take of the validation samples; None where some task has none."""
+    return None if missing(valid) else Draws(valid, config.probe.tokens_per_task, config.seed)
 
-    Args:
-        config: The run's configuration.
-        valid: Its validation samples.
-    """
-    draws = None if missing(valid) else Draws(valid, config.probe.tokens_per_task, config.seed).per_pass
-    objective: Objective = build_group(config, "loss", tasks=valid.tasks, draws=draws)
+
+def build_objective(config: RunConfig, tasks: Sequence[str], draws: Draws | None) -> Objective:
+    """The objective of a run, which may go by how many different draws its probe can take."""
+    per_pass = None if draws is None else draws.per_pass
+    objective: Objective = build_group(config, "loss", tasks=tasks, draws=per_pass)
     return objective
 
 
@@ -89,6 +89,7 @@ def build_balance(
     accelerator: Accelerator,
     model: ModelWithNll,
     valid: SampleTable,
+    draws: Draws | None,
     pad_id: int,
 ) -> Balance:
     """What measures losses for the objective, as its weighting needs them.
@@ -99,20 +100,26 @@ def build_balance(
         accelerator: Joins the ranks.
         model: The bare model-with-nll.
         valid: Validation samples.
+        draws: What a probe can take of them.
         pad_id: Token that fills rows.
     """
-    probe = _probe_watcher(config, objective, accelerator, valid, pad_id)
+    probe = _probe_watcher(config, objective, accelerator, valid, draws, pad_id)
     gradients = TaskGradients(model, len(valid.tasks)) if objective.needs_gradient_norms else None
     return Balance(accelerator, objective, valid.tasks, probe, gradients)
 
 
 def _probe_watcher(
-    config: RunConfig, objective: Objective, accelerator: Accelerator, valid: SampleTable, pad_id: int
+    config: RunConfig,
+    objective: Objective,
+    accelerator: Accelerator,
+    valid: SampleTable,
+    draws: Draws | None,
+    pad_id: int,
 ) -> ProbeWatcher | None:
     interval = probe_interval(config, objective)
     if interval is None:
         return None
-    draws = Draws(valid, config.probe.tokens_per_task, config.seed)
+    assert draws is not None, "the parent has refused to probe tasks without validation samples"
     log.info("probe.interval=%d, with %d different draws of the validation data", interval, draws.per_pass)
     rows, max_length = build_group(config, "rows"), config.data.max_length
     probe = Probe(accelerator, valid, draws, rows, max_length, config.evaluation.batch_size, pad_id)

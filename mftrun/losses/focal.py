@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mftrun.errors import ConfigError
+from mftrun.losses.by_task import by_task
 from mftrun.losses.on_device import OnDevice
 from mftrun.losses.token_losses import Targets, TokenValues
 from mftrun.nearest import unknown
@@ -56,11 +57,7 @@ class Focal:
         Raises:
             ConfigError: A factor is given for an unknown task, or all factors are 0.
         """
-        given = self.alpha or {}
-        for name in given:
-            if name not in tasks:
-                raise ConfigError(f"{_KEY}.alpha.{name}", unknown(name, tasks, "no task has this name"))
-        alpha = torch.tensor([float(given.get(task, 1.0)) for task in tasks], dtype=torch.float64)
+        alpha = by_task(self.alpha, tasks, 1.0, f"{_KEY}.alpha")
         if not alpha.any():
             raise ConfigError(f"{_KEY}.alpha", "every task has a factor of 0: nothing would be trained")
         return _LEVELS[self.level](float(self.gamma), alpha)

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mftrun.errors import ConfigError
+from mftrun.losses.by_task import by_task
 from mftrun.losses.weightings import settings
 from mftrun.losses.weightings.adaptive import Adaptive, AdaptiveWeights, masked_softmax
 from mftrun.losses.weightings.base import Observation, uniform
-from mftrun.nearest import unknown
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,7 @@ class Dro(Adaptive):
         Raises:
             ConfigError: A reference is given for an unknown task.
         """
-        given = self.references or {}
-        for name in given:
-            _refuse_unknown(name, tasks)
-        references = torch.tensor([float(given.get(task, 0.0)) for task in tasks], dtype=torch.float64)
-        return DroWeights(references, self.eta)
+        return DroWeights(by_task(self.references, tasks, 0.0, f"{settings.KEY}.references"), self.eta)
 
 
 class DroWeights(AdaptiveWeights):
@@ -84,8 +79,3 @@ class DroWeights(AdaptiveWeights):
 def _log_sum(log_weights: Tensor, mask: Tensor) -> Tensor:
     """Logarithm of the sum of the weights, [], of the tasks of a mask, bool [K]; others may be nan."""
     return log_weights.masked_fill(~mask, -torch.inf).logsumexp(0)
-
-
-def _refuse_unknown(name: str, tasks: Sequence[str]) -> None:
-    if name not in tasks:
-        raise ConfigError(f"{settings.KEY}.references.{name}", unknown(name, tasks, "no task has this name"))

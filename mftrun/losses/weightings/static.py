@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mftrun.errors import ConfigError
+from mftrun.losses.by_task import by_task
 from mftrun.losses.weightings.base import Observation, Watch
-from mftrun.nearest import unknown
 
 _KEY = "loss.weighting.weights"
 
@@ -63,10 +62,7 @@ class Static:
         Raises:
             ConfigError: A weight is given for an unknown task, all weights are 0, or their sum overflows.
         """
-        given = self.weights or {}
-        for name in given:
-            _refuse_unknown(name, tasks)
-        values = torch.tensor([float(given.get(task, 1.0)) for task in tasks], dtype=torch.float64)
+        values = by_task(self.weights, tasks, 1.0, _KEY)
         if not values.sum().isfinite():
             raise ConfigError(_KEY, "are too large to be added up; only their ratios matter")
         if not values.any():
@@ -106,8 +102,3 @@ class StaticWeights:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes nothing from a checkpoint."""
-
-
-def _refuse_unknown(name: str, tasks: Sequence[str]) -> None:
-    if name not in tasks:
-        raise ConfigError(f"{_KEY}.{name}", unknown(name, tasks, "no task has this name"))
