@@ -1,8 +1,8 @@
 """Time what balancing costs: `python benchmarks/objective.py`.
 
-Prints the time of a training step (forward, backward, AdamW on a Llama of 20 million parameters on a GPU, of
-1.2 million on a CPU) with every loss, as a multiple of the same step with the plain token mean, and its peak
-memory; then the time of the objective and of the weighting alone against the number of tasks.
+Prints the peak memory of training steps (forward, backward, AdamW on a Llama of 20 million parameters on a
+GPU, of 1.2 million on a CPU) with every loss, and their time, as a multiple of the same step with the plain
+token mean; then the time of the objective and of the weighting alone against the number of tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from multiprocessing import get_context
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from collating import MAX_LENGTH, VOCABULARY, llama
 from packing import MemorySamples, make_samples, real_like
 
@@ -28,7 +27,7 @@ from mftrun.data.epochs import SameSamples
 from mftrun.data.mixture import Proportional
 from mftrun.data.plan import Planner
 from mftrun.data.rows import Packing
-from mftrun.distributed import Single
+from mftrun.distributed import Engine, Ranks, Single
 from mftrun.losses.counts import Counts
 from mftrun.losses.objective import Objective
 from mftrun.models.with_nll import ModelWithNll
@@ -37,12 +36,15 @@ from mftrun.training.balance import Balance
 from mftrun.training.feed import Feed
 from mftrun.training.gradient_norms import TaskGradients
 from mftrun.training.meter import Meter
+from mftrun.training.optimizers import AdamW
 from mftrun.training.probe import Probe
 from mftrun.training.step import accumulate
 from mftrun.training.watching import ProbeWatcher
 
 ROWS_PER_STEP, MICRO_BATCH = 16, 4
 ROUNDS = 16
+RATE = 1e-3
+PRECISION = "bf16" if torch.cuda.is_available() else "fp32"
 PLAIN = "loss=token_mean"
 TASKS = (2, 4, 16, 64, 256)
 LOSSES = (
@@ -71,8 +73,7 @@ class Trainee:
         name: Of the loss.
         objective: The loss.
         balance: What it watches.
-        model: The model-with-nll.
-        optimizer: AdamW.
+        engine: Holds the model-with-nll and AdamW.
         meter: Sums for the log.
         steps: Steps done.
     """
@@ -80,33 +81,22 @@ class Trainee:
     name: str
     objective: Objective
     balance: Balance
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
+    engine: Engine
     meter: Meter
     steps: int = 0
 
-    def step(self, accelerator: Accelerator, feed: Feed) -> float:
+    def step(self, feed: Feed) -> float:
         """Takes one step and returns its seconds."""
         start = time.perf_counter()
-        vector = self.balance.vector(self.model, self.steps)
+        vector = self.balance.vector(self.engine.model, self.steps)
         batch = self.steps % 20
-        agreement = agree(accelerator, Ballot(*feed.ballot(0, batch), stop=False, save=False), vector)
+        agreement = agree(self.engine.ranks, Ballot(*feed.ballot(0, batch), stop=False, save=False), vector)
         self.balance.observe(self.steps, agreement.watched)
         sums, gradients = self.balance.begin_step(self.steps + 1)
         window = feed.window(0, batch)
-        accumulate(
-            accelerator,
-            self.model,
-            self.objective,
-            window,
-            agreement,
-            self.meter,
-            sums=sums,
-            gradients=gradients,
-        )
+        accumulate(self.engine, self.objective, window, agreement, self.meter, sums, gradients)
         self.balance.end_step(self.steps + 1, agreement)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.engine.step(RATE)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.steps += 1
@@ -118,32 +108,32 @@ def small_llama() -> torch.nn.Module:
     return llama(hidden=64, intermediate=176, layers=4, heads=4)
 
 
-def trainee(accelerator: Accelerator, name: str, interval: int | None, valid: MemorySamples) -> Trainee:
+def trainee(ranks: Ranks, name: str, interval: int | None, valid: MemorySamples) -> Trainee:
     """A fresh model with a loss that probes every ``interval`` steps."""
     tasks = list(valid.tasks)
     loss = objective(name, tasks)
     torch.manual_seed(0)
-    model = ModelWithNll(llama() if torch.cuda.is_available() else small_llama()).to(accelerator.device)
+    model = ModelWithNll(llama() if torch.cuda.is_available() else small_llama())
+    engine = Single().engine(ranks, model, AdamW(lr=RATE), precision=PRECISION, max_grad_norm=None)
     watcher = None
     if interval is not None:
-        probe = Probe(accelerator, valid, Draws(valid, 1024, 0), Packing(), MAX_LENGTH, MICRO_BATCH, 0)
+        probe = Probe(ranks, valid, Draws(valid, 1024, 0), Packing(), MAX_LENGTH, MICRO_BATCH, 0)
         watcher = ProbeWatcher(probe, interval, loss.draw_repeats)
-    gradients = TaskGradients(model, len(tasks)) if loss.needs_gradient_norms else None
-    optimizer = torch.optim.AdamW(model.parameters())
-    balance = Balance(accelerator, loss, tasks, watcher, gradients)
-    return Trainee(_shown(name, interval), loss, balance, model, optimizer, Meter(accelerator, tasks))
+    gradients = TaskGradients(engine.bare, len(tasks)) if loss.needs_gradient_norms else None
+    balance = Balance(ranks, loss, tasks, watcher, gradients)
+    return Trainee(_shown(name, interval), loss, balance, engine, Meter(ranks, tasks))
 
 
-def _world() -> tuple[Accelerator, Feed, MemorySamples]:
+def _world() -> tuple[Ranks, Feed, MemorySamples]:
     """Training and validation samples of six tasks, dealt to one rank."""
-    accelerator = Single().accelerator("bf16" if torch.cuda.is_available() else "fp32")
+    ranks = Single().join(PRECISION)
     rng = np.random.default_rng(0)
     train = make_samples(rng, real_like(rng, 5000, MAX_LENGTH), VOCABULARY)
     valid = make_samples(rng, real_like(rng, 300, MAX_LENGTH), VOCABULARY)
     planner = Planner(train.lengths, train.task, Proportional(), Packing(), 0, ROWS_PER_STEP, MAX_LENGTH)
     epochs = SameSamples(train, planner)
     feed = Feed(epochs, 10**6, rank=0, world_size=1, micro_batch_size=MICRO_BATCH, pad_id=0)
-    return accelerator, feed, valid
+    return ranks, feed, valid
 
 
 def _shown(name: str, interval: int | None) -> str:
@@ -152,15 +142,15 @@ def _shown(name: str, interval: int | None) -> str:
 
 def steps() -> None:
     """Print the table of steps. Each takes turns with the plain loss, so that a busy moment hits both."""
-    accelerator, feed, valid = _world()
-    print(f"{'step of 16 packed rows of 1,024, 6 tasks':<58}{'seconds':>9}{'ratio':>8}")
-    plain = trainee(accelerator, PLAIN, None, valid)
-    plain.step(accelerator, feed)
+    ranks, feed, valid = _world()
+    print(f"\n{'the same steps':<58}{'seconds':>9}{'ratio':>8}")
+    plain = trainee(ranks, PLAIN, None, valid)
+    plain.step(feed)
     for name, interval in LOSSES:
-        other = trainee(accelerator, name, interval, valid)
-        other.step(accelerator, feed)  # what is only done once
+        other = trainee(ranks, name, interval, valid)
+        other.step(feed)  # what is only done once
         rounds = max(ROUNDS, 4 * (interval or 1))
-        pairs = [(plain.step(accelerator, feed), other.step(accelerator, feed)) for _ in range(rounds)]
+        pairs = [(plain.step(feed), other.step(feed)) for _ in range(rounds)]
         # A probe now and then shows in the mean only; medians of groups of rounds keep outliers out.
         size = interval or 1
         groups = [pairs[start : start + size] for start in range(0, rounds - size + 1, size)]
@@ -172,10 +162,10 @@ def steps() -> None:
 
 def _peak_memory(name: str, interval: int | None) -> float:
     """MB of a process that has taken a few steps: of the GPU where there is one, else resident."""
-    accelerator, feed, valid = _world()
-    made = trainee(accelerator, name, interval, valid)
+    ranks, feed, valid = _world()
+    made = trainee(ranks, name, interval, valid)
     for _ in range(3):
-        made.step(accelerator, feed)
+        made.step(feed)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
@@ -183,7 +173,7 @@ def _peak_memory(name: str, interval: int | None) -> float:
 
 def memory() -> None:
     """Print the peak memory of a few steps with each loss, each in a process of its own."""
-    print(f"\n{'peak memory of the same steps':<58}{'MB':>9}")
+    print(f"{'peak memory of steps of 16 packed rows of 1,024, 6 tasks':<58}{'MB':>9}")
     for name, interval in ((PLAIN, None), *LOSSES):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             peak = pool.submit(_peak_memory, name, interval).result()
@@ -246,8 +236,8 @@ def _best(work: Callable[[], None], repeats: int = 50) -> float:
 
 def main() -> None:
     """Print the tables."""
+    memory()  # first: Linux tells a process started from this one at least the peak that this one had
     steps()
-    memory()
     tasks()
 
 

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mftrun import hydra_plugin
+from mftrun.agent import followers_told, own_arguments, own_place
 from mftrun.compose import resolved
 from mftrun.errors import ConfigError
 from mftrun.explain import explanation
@@ -53,14 +54,34 @@ class Job(Protocol):
 
 def main() -> None:
     """Runs `python -m mftrun` with `sys.argv`; exits with 1 after an error, 130 after Ctrl-C."""
-    with _errors_reach_us():
+    sys.argv[1:] = own_arguments(sys.argv[1:])
+    with _errors_reach_us(), followers_told(sys.argv[1:]):
         try:
+            _lead_or_follow(sys.argv[1:])
             _hydra_main(config_name(sys.argv[1:]))()
         except KeyboardInterrupt:
             sys.exit(_INTERRUPTED)
         except Exception as error:
             _print_error(error)
             sys.exit(1)
+
+
+def _lead_or_follow(arguments: list[str]) -> None:
+    """Returns in a process that is alone, or that leads; one that follows does so, and exits."""
+    place = own_place(arguments)
+    if place is None:
+        return
+    from mftrun.launch.errors import Stopped
+    from mftrun.launch.follower import follow
+    from mftrun.launch.team import lead
+
+    if place.index == 0:
+        lead(place, arguments)
+        return
+    try:
+        sys.exit(follow(place, arguments))
+    except Stopped as stop:
+        raise SystemExit(stop.exit_code) from None
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -95,11 +116,13 @@ def run(cfg: DictConfig) -> float | None:
 def _run(cfg: DictConfig, run_dir: Path) -> float | None:
     # pydantic and the job's modules cost time that --help and --cfg need not pay.
     from mftrun.build import build
+    from mftrun.jobs.automatic import settled
     from mftrun.schema import check
 
     config = resolved(cfg, run_dir)
-    allowed = check(config).allowed_targets
-    job = build(config["job"], Job, "job", allowed=allowed)
+    typed = check(config)
+    config = settled(config, typed)
+    job = build(config["job"], Job, "job", allowed=typed.allowed_targets)
     with locked(run_dir):
         _save(config, run_dir)
         metric: float | None = job.run(config, run_dir)

@@ -57,19 +57,40 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Yields:
         The scratch folder, beside ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    _finish_swap(path)
     try:
-        partial.mkdir()
-        yield partial
-        _sync_tree(partial)
-        _swap(partial, path)
+        yield begin_folder(path)
+        publish_folder(path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        discard_folder(path)
         raise
+
+
+def scratch_folder(path: Path) -> Path:
+    """Where what shall become the folder ``path`` is gathered: beside it."""
+    return path.with_name(f"{PARTIAL}{path.name}")
+
+
+def begin_folder(path: Path) -> Path:
+    """Makes the empty scratch folder of ``path``. What :func:`whole_folder` does, in parts: several write to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    discard_folder(path)
+    _finish_swap(path)
+    scratch = scratch_folder(path)
+    scratch.mkdir()
+    return scratch
+
+
+def publish_folder(path: Path) -> None:
+    """Makes the scratch folder of ``path`` appear there, in one step."""
+    scratch = scratch_folder(path)
+    _sync_tree(scratch)
+    _swap(scratch, path)
     _sync_folder(path.parent)
+
+
+def discard_folder(path: Path) -> None:
+    """Removes the scratch folder of ``path``, if there is one."""
+    shutil.rmtree(scratch_folder(path), ignore_errors=True)
 
 
 def remove_partial(folder: Path) -> None:

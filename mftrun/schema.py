@@ -116,6 +116,8 @@ class CheckpointConfig:
         keep_last: How many of the newest to keep.
         keep_best: Keep the one of the best evaluation.
         export_best: The final model is that of the best evaluation instead of the last step.
+        asynchronous: Train on while a copy in the host's memory is written.
+        export: Put the model, or the adapter, into every checkpoint in the form of the final one, too.
         allow_changed_config: Resume although keys changed that alter the course of training.
     """
 
@@ -125,6 +127,8 @@ class CheckpointConfig:
     keep_last: Positive
     keep_best: bool
     export_best: bool
+    asynchronous: bool
+    export: bool
     allow_changed_config: bool
 
 

@@ -2,7 +2,10 @@
 
 import json
 import random
+import warnings
 from pathlib import Path
+
+import torch
 
 from mftrun.build import build
 from mftrun.compose import compose
@@ -73,3 +76,26 @@ def train(run_dir, *overrides):
     config = compose(overrides, run_dir)
     allowed = check(config).allowed_targets
     return build(config["job"], object, "job", allowed=allowed).run(config, run_dir)
+
+
+def checkpoint_tensors(folder):
+    """Whole tensors of a checkpoint by name: weights and the optimizer's state, whatever ranks wrote it."""
+    from torch.distributed import checkpoint
+
+    reader = checkpoint.FileSystemReader(folder / "tensors")
+    saved = reader.read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in saved.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        checkpoint.load(tensors, storage_reader=reader, no_dist=True)
+    return tensors
+
+
+def assert_same_tensors(found, expected):
+    """Two checkpoints hold the same weights and optimizer state, bit by bit."""
+    ours, theirs = checkpoint_tensors(found), checkpoint_tensors(expected)
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("model.") for name in ours)
+    assert any(name.startswith("optimizer.") for name in ours)
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different

@@ -227,7 +227,7 @@ def test_ctrl_c_exits_with_130(run_cli: RunCli) -> None:
             "loss/weighting=cobra: there is no such option of loss/weighting; did you mean",
         ),
         (["loss=coba", "loss.weighting.weights.a=2"], "it belongs to loss/weighting=static"),
-        (["peft=null"], "peft: null is not an option; choose one of lora, none"),
+        (["peft=null"], "peft: null is not an option; choose one of c3a, delora"),
         (["+train.max_steps=3"], "write train.max_steps=VALUE without the +"),
         (["+foo.bar=1"], "foo: there is no such key"),
         (["train.max_steps=many"], "train.max_steps: must be a valid integer, not 'many'"),

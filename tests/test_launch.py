@@ -1,23 +1,20 @@
-import contextlib
 import os
 import pickle
-import select
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import launch_workers as workers
 import pytest
+from launch_program import HERE, Program
 
 from mftrun.errors import ConfigError, DataError
 from mftrun.launch import RankFailed, Stopped, StopRequest, run_ranks
 from mftrun.launch.errors import describe_exit
+from mftrun.launch.network import free_port
 from mftrun.launch.signals import ECHO, ParentSignals, StopCount
-from mftrun.launch.supervisor import free_port
 
-PATIENCE = 60.0
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -243,192 +240,145 @@ def test_an_unknown_exit_signal_is_described():
 # Signals: a program of its own stands for the parent, and its output tells what happens
 
 
-class Program:
-    """`launch_workers` as a program in a session of its own; its output ends with its last process."""
-
-    def __init__(self, worker, num_processes=2, preload="mftrun.launch", **environment):
-        here = Path(__file__).parent
-        paths = os.pathsep.join([str(here.parent), str(here)])
-        variables = {**os.environ, "PYTHONPATH": paths, **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, here / "launch_workers.py", worker, str(num_processes), preload],
-            env={name: value for name, value in variables.items() if value is not None},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # Whoever started the tests in the background may have made them ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        self.output = ""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-
-    def expect(self, *lines):
-        while not all(line in self.output for line in lines):
-            assert self._read(), f"{lines} missing in:\n{self.output}"
-
-    def send(self, signum):
-        os.kill(self.process.pid, signum)
-
-    def send_to_all(self, signum):
-        os.killpg(self.process.pid, signum)
-
-    def end(self):
-        """Return the exit code once every process of the program is gone."""
-        while self._read():
-            pass
-        return self.process.wait(PATIENCE)
-
-    def _read(self):
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        assert ready, f"nothing happens after:\n{self.output}"
-        data = os.read(self.process.stdout.fileno(), 65536).decode()
-        self.output += data
-        return data
+def program(worker, num_processes=2, preload="mftrun.launch", **environment):
+    return Program(sys.executable, HERE / "launch_workers.py", worker, num_processes, preload, **environment)
 
 
-def both_ranks_loop(program):
-    program.expect("looping 0", "looping 1")
+def both_ranks_loop(running):
+    running.expect("looping 0", "looping 1")
 
 
 def test_sigterm_lets_ranks_finish():
-    with Program("loop") as program:
-        both_ranks_loop(program)
-        program.send(signal.SIGTERM)
-        assert program.end() == 143
-        assert "stopping: saving a checkpoint" in program.output
-        assert "leaving 0" in program.output
-        assert "leaving 1" in program.output
-        assert "stopped 15 kept\n0 1 again\n" in program.output
+    with program("loop") as running:
+        both_ranks_loop(running)
+        running.send(signal.SIGTERM)
+        assert running.end() == 143
+        assert "stopping: saving a checkpoint" in running.output
+        assert "leaving 0" in running.output
+        assert "leaving 1" in running.output
+        assert "stopped 15 kept\n0 1 again\n" in running.output
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_process_group_lets_ranks_finish(signum):
-    with Program("loop") as program:
-        both_ranks_loop(program)
-        program.send_to_all(signum)
-        assert program.end() == 128 + signum
-        assert f"stopped {signum} kept\n0 1 again\n" in program.output
-        assert "Traceback" not in program.output
+    with program("loop") as running:
+        both_ranks_loop(running)
+        running.send_to_all(signum)
+        assert running.end() == 128 + signum
+        assert f"stopped {signum} kept\n0 1 again\n" in running.output
+        assert "Traceback" not in running.output
 
 
 def test_a_second_ctrl_c_ends_ranks_at_once():
-    with Program("stubborn") as program:
-        both_ranks_loop(program)
-        program.send_to_all(signal.SIGINT)
-        program.expect("stopping:")
-        program.send_to_all(signal.SIGINT)
-        assert program.end() == 130
-        assert "stopped 2 None\n0 1 again\n" in program.output
-        assert "Traceback" not in program.output
+    with program("stubborn") as running:
+        both_ranks_loop(running)
+        running.send_to_all(signal.SIGINT)
+        running.expect("stopping:")
+        running.send_to_all(signal.SIGINT)
+        assert running.end() == 130
+        assert "stopped 2 None\n0 1 again\n" in running.output
+        assert "Traceback" not in running.output
 
 
 def test_sigterm_ends_ranks_that_load():
-    with Program("loading") as program:
-        both_ranks_loop(program)
-        program.send(signal.SIGTERM)
-        assert program.end() == 143
-        assert "stopped 15 None\n0 1 again\n" in program.output
-        assert "Traceback" not in program.output
+    with program("loading") as running:
+        both_ranks_loop(running)
+        running.send(signal.SIGTERM)
+        assert running.end() == 143
+        assert "stopped 15 None\n0 1 again\n" in running.output
+        assert "Traceback" not in running.output
 
 
 def test_a_rank_that_waits_for_one_that_was_loading_is_ended():
-    with Program("half_loading") as program:
-        both_ranks_loop(program)
-        program.send(signal.SIGTERM)
-        assert program.end() == 143
-        assert "stopped 15 None\n0 1 again\n" in program.output
+    with program("half_loading") as running:
+        both_ranks_loop(running)
+        running.send(signal.SIGTERM)
+        assert running.end() == 143
+        assert "stopped 15 None\n0 1 again\n" in running.output
 
 
 def test_an_error_while_saving_is_told_rather_than_the_stop():
-    with Program("fails_while_saving") as program:
-        both_ranks_loop(program)
-        program.send(signal.SIGTERM)
-        assert program.end() == 1
-        assert "rank 0 failed" in program.output
-        assert "No space left on device" in program.output
+    with program("fails_while_saving") as running:
+        both_ranks_loop(running)
+        running.send(signal.SIGTERM)
+        assert running.end() == 1
+        assert "rank 0 failed" in running.output
+        assert "No space left on device" in running.output
 
 
 @pytest.mark.parametrize("send", [Program.send, Program.send_to_all])
 def test_sigusr2_saves_and_goes_on(send):
-    with Program("loop") as program:
-        both_ranks_loop(program)
-        send(program, signal.SIGUSR2)
-        program.expect("saved 0", "saved 1")
-        program.send(signal.SIGTERM)
-        assert program.end() == 143
-        assert "stopped 15 kept\n0 1 again\n" in program.output
+    with program("loop") as running:
+        both_ranks_loop(running)
+        send(running, signal.SIGUSR2)
+        running.expect("saved 0", "saved 1")
+        running.send(signal.SIGTERM)
+        assert running.end() == 143
+        assert "stopped 15 kept\n0 1 again\n" in running.output
 
 
 def test_sigusr2_does_not_disturb_ranks_that_load():
-    with Program("loading") as program:
-        both_ranks_loop(program)
-        program.send_to_all(signal.SIGUSR2)
-        program.send(signal.SIGTERM)
-        assert program.end() == 143
+    with program("loading") as running:
+        both_ranks_loop(running)
+        running.send_to_all(signal.SIGUSR2)
+        running.send(signal.SIGTERM)
+        assert running.end() == 143
 
 
 def test_ranks_save_and_end_when_the_parent_is_killed():
-    with Program("loop") as program:
-        both_ranks_loop(program)
-        program.send(signal.SIGKILL)
-        assert program.end() == -signal.SIGKILL
-        assert "leaving 0" in program.output
-        assert "leaving 1" in program.output
-        assert "Traceback" not in program.output
+    with program("loop") as running:
+        both_ranks_loop(running)
+        running.send(signal.SIGKILL)
+        assert running.end() == -signal.SIGKILL
+        assert "leaving 0" in running.output
+        assert "leaving 1" in running.output
+        assert "Traceback" not in running.output
 
 
 def test_loading_ranks_end_when_the_parent_is_killed():
-    with Program("loading") as program:
-        both_ranks_loop(program)
-        program.send(signal.SIGKILL)
-        assert program.end() == -signal.SIGKILL
-        assert "Traceback" not in program.output
+    with program("loading") as running:
+        both_ranks_loop(running)
+        running.send(signal.SIGKILL)
+        assert running.end() == -signal.SIGKILL
+        assert "Traceback" not in running.output
 
 
 def test_ctrl_c_during_the_imports_of_the_fork_server(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     gate = os.open(fifo, os.O_RDWR)
-    with Program("loop", preload="launch_blocking", LAUNCH_TEST_FIFO=str(fifo)) as program:
-        program.expect("importing")
-        program.send_to_all(signal.SIGINT)
-        program.expect("stopped 2 None")
+    with program("loop", preload="launch_blocking", LAUNCH_TEST_FIFO=str(fifo)) as running:
+        running.expect("importing")
+        running.send_to_all(signal.SIGINT)
+        running.expect("stopped 2 None")
         os.write(gate, b"!")
-        assert program.end() == 130
-        assert "Traceback" not in program.output
+        assert running.end() == 130
+        assert "Traceback" not in running.output
     os.close(gate)
 
 
 def test_a_failing_import_of_the_fork_server_is_told():
-    with Program("loop", preload="launch_blocking") as program:
-        assert program.end() == 1
-        assert "ended while it imported libraries" in program.output
+    with program("loop", preload="launch_blocking") as running:
+        assert running.end() == 1
+        assert "ended while it imported libraries" in running.output
 
 
 def test_an_ignored_signal_stays_ignored():
-    with Program("loop", LAUNCH_TEST_NOHUP="1") as program:
-        both_ranks_loop(program)
-        program.send_to_all(signal.SIGHUP)
-        program.send_to_all(signal.SIGUSR2)
-        program.expect("saved 0", "saved 1")
-        program.send(signal.SIGTERM)
-        assert program.end() == 143
-        assert "stopped 15 kept" in program.output
+    with program("loop", LAUNCH_TEST_NOHUP="1") as running:
+        both_ranks_loop(running)
+        running.send_to_all(signal.SIGHUP)
+        running.send_to_all(signal.SIGUSR2)
+        running.expect("saved 0", "saved 1")
+        running.send(signal.SIGTERM)
+        assert running.end() == 143
+        assert "stopped 15 kept" in running.output
 
 
 def test_ranks_form_a_process_group_and_share_the_cores():
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    with Program("sum_of_ranks", preload="torch", OMP_NUM_THREADS=None) as program:
-        assert program.end() == 0
-        assert f"result (3.0, {threads})" in program.output
+    with program("sum_of_ranks", preload="torch", OMP_NUM_THREADS=None) as running:
+        assert running.end() == 0
+        assert f"result (3.0, {threads})" in running.output
 
 
 def test_a_checkpoint_is_requested_in_the_loop_only():
@@ -464,6 +414,17 @@ def test_repeated_requests():
 def test_every_ctrl_c_counts():
     stops = StopCount(lambda: 0.0)
     stops.add(signal.SIGTERM)
+    stops.add(signal.SIGINT)
+    assert stops.at_once
+
+
+def test_a_ctrl_c_that_an_outer_launcher_repeats_counts_once():
+    now = [0.0]
+    stops = StopCount(lambda: now[0], interrupts_repeat=True)
+    stops.add(signal.SIGINT)
+    stops.add(signal.SIGINT)
+    assert not stops.at_once
+    now[0] = ECHO + 1
     stops.add(signal.SIGINT)
     assert stops.at_once
 

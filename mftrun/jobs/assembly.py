@@ -15,14 +15,14 @@ from mftrun.data.epochs import Epochs
 from mftrun.data.plan import evaluation_plan
 from mftrun.data.table import SampleTable
 from mftrun.data.tokenizer import load_saved
-from mftrun.distributed import resolve_precision
+from mftrun.distributed import Engine, Ranks, resolve_precision
 from mftrun.jobs.balancing import build_balance, build_objective, draws_of
+from mftrun.jobs.export import ModelExport
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
 from mftrun.jobs.run_data import RunData, run_data
-from mftrun.jobs.weights import load_model
+from mftrun.jobs.weights import load_model, verify_model
 from mftrun.models.parts import causal_lm_of
-from mftrun.models.with_nll import ModelWithNll
 from mftrun.schema import RunConfig
 from mftrun.tracking.base import RunInfo, Trackers
 from mftrun.tracking.jsonl import MetricsFile
@@ -35,11 +35,12 @@ from mftrun.training.stopping import EarlyStopping
 from mftrun.training.trainer import Parts, Trainer
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedTokenizerFast
 
+    from mftrun.distributed import Strategy
     from mftrun.jobs.train import Payload
     from mftrun.launch import RankContext
+    from mftrun.models.with_nll import ModelWithNll
     from mftrun.tracking.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Run:
         config: The typed configuration.
         resolved: The same as plain containers.
         layout: Where things lie.
-        accelerator: Joins the ranks.
+        ranks: Those that train.
         causal_lm: The bare model, or its peft wrapper.
         tokenizer: The run's tokenizer.
         trainer: The loop.
@@ -66,7 +67,7 @@ class Run:
     config: RunConfig
     resolved: dict[str, Any]
     layout: RunLayout
-    accelerator: Accelerator
+    ranks: Ranks
     causal_lm: Any
     tokenizer: PreTrainedTokenizerFast
     trainer: Trainer
@@ -80,7 +81,7 @@ class Run:
         """Keeps the trackers open, and tells them how the run ended."""
         feed = self.trainer.parts.feed
         info = run_info(self.resolved, self.layout, feed.tasks, feed.total_steps, self.resumed_step)
-        if self.accelerator.is_main_process:
+        if self.ranks.is_main:
             if (self.resumed_step or 0) < feed.total_steps:
                 (self.layout.run_dir / SUMMARY_NAME).unlink(missing_ok=True)  # unfinished once more
             self.trackers.start(info)
@@ -100,30 +101,49 @@ def assemble(context: RankContext, payload: Payload) -> Run:
         payload: What the parent handed over.
     """
     config, layout = RunConfig.from_dict(payload.config), RunLayout(payload.run_dir)
-    accelerator = build_group(config, "distributed").accelerator(resolve_precision(config.train.precision))
+    strategy = build_group(config, "distributed")
+    ranks = strategy.join(resolve_precision(config.train.precision))
     _quiet_bars()
     tokenizer = load_saved(layout.tokenizer)
     data = run_data(config, payload.run_dir)
     set_seed(config.seed)
-    with_nll = load_model(config, tokenizer, layout, accelerator)
+    engine = prepare(config, strategy, ranks, load_model(config, tokenizer, layout, strategy, ranks))
     metrics = MetricsFile()
-    trackers = {"metrics": metrics, **build_trackers(config)} if accelerator.is_main_process else {}
+    trackers = {"metrics": metrics, **build_trackers(config)} if ranks.is_main else {}
     run_trackers = Trackers(trackers)
-    parts = _parts(config, dict(payload.config), layout, accelerator, with_nll, data, run_trackers, context)
+    parts = _parts(config, dict(payload.config), layout, engine, data, run_trackers, context)
     # From here on dropout draws another stream on every rank.
-    set_seed(config.seed, device_specific=True)
+    set_seed(config.seed + ranks.index)
     return Run(
         config=config,
         resolved=dict(payload.config),
         layout=layout,
-        accelerator=accelerator,
-        causal_lm=with_nll.model,
+        ranks=ranks,
+        causal_lm=engine.bare.model,
         tokenizer=tokenizer,
         trainer=Trainer(parts, config.train, config.evaluation, config.checkpoint),
         metrics=metrics,
         trackers=run_trackers,
         resumed_step=None if payload.checkpoint is None else read_manifest(payload.checkpoint).step,
     )
+
+
+def prepare(config: RunConfig, strategy: Strategy, ranks: Ranks, model: ModelWithNll) -> Engine:
+    """Prepares the model, and proves that the engine computes what it should.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    engine = strategy.engine(
+        ranks,
+        model,
+        build_group(config, "optimizer"),
+        precision=resolve_precision(config.train.precision),
+        max_grad_norm=config.train.max_grad_norm,
+    )
+    verify_model(config, engine)
+    engine.model.train()
+    return engine
 
 
 def _quiet_bars() -> None:
@@ -155,8 +175,7 @@ def _parts(
     config: RunConfig,
     resolved: dict[str, Any],
     layout: RunLayout,
-    accelerator: Accelerator,
-    with_nll: ModelWithNll,
+    engine: Engine,
     data: RunData,
     trackers: Trackers,
     context: RankContext,
@@ -164,46 +183,48 @@ def _parts(
     valid = data.valid()
     draws = draws_of(config, valid)
     objective = build_objective(config, valid.tasks, draws)
-    factory = build_group(config, "optimizer")
-    model, optimizer = accelerator.prepare(with_nll, factory.build(with_nll))
-    model.train()
-    epochs = data.epochs(context.stop, announces=accelerator.is_main_process)
+    ranks = engine.ranks
+    epochs = data.epochs(context.stop, announces=ranks.is_main)
     keep = config.checkpoint
     checkpoints = Checkpoints(layout.run_dir, keep.keep_last, keep.keep_best)
-    pad_id = _pad_id(causal_lm_of(with_nll.model))
-    balance = build_balance(config, objective, accelerator, with_nll, valid, draws, pad_id)
+    pad_id = _pad_id(causal_lm_of(engine.bare.model))
+    balance = build_balance(config, objective, ranks, engine.bare, valid, draws, pad_id)
     return Parts(
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        peak_lr=factory.lr,
+        engine=engine,
+        peak_lr=build_group(config, "optimizer").lr,
         scheduler=build_group(config, "scheduler"),
         objective=objective,
         balance=balance,
-        feed=_feed(config, epochs, data.total_steps(), accelerator, pad_id),
-        evaluator=_evaluator(config, valid, accelerator, pad_id),
+        feed=_feed(config, epochs, data.total_steps(), ranks, pad_id),
+        evaluator=_evaluator(config, valid, ranks, pad_id),
         tracker=trackers,
-        saver=Saver(accelerator, checkpoints, model, optimizer, balance, resolved),
+        saver=Saver(
+            engine,
+            checkpoints,
+            balance,
+            resolved,
+            ModelExport.of(config, layout, engine) if keep.export else None,
+        ),
         early_stopping=EarlyStopping(**vars(config.evaluation.early_stopping)),
         stop=context.stop,
     )
 
 
-def _feed(config: RunConfig, epochs: Epochs, total_steps: int, accelerator: Accelerator, pad_id: int) -> Feed:
+def _feed(config: RunConfig, epochs: Epochs, total_steps: int, ranks: Ranks, pad_id: int) -> Feed:
     return Feed(
         epochs,
         total_steps,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+        rank=ranks.index,
+        world_size=ranks.count,
         micro_batch_size=config.train.micro_batch_size,
         pad_id=pad_id,
-        pin=accelerator.device.type == "cuda",
+        pin=ranks.device.type == "cuda",
     )
 
 
-def _evaluator(config: RunConfig, table: SampleTable, accelerator: Accelerator, pad_id: int) -> Evaluator:
+def _evaluator(config: RunConfig, table: SampleTable, ranks: Ranks, pad_id: int) -> Evaluator:
     plan = evaluation_plan(table.lengths, build_group(config, "rows"), config.data.max_length)
-    return Evaluator(accelerator, table, plan, config.evaluation.batch_size, pad_id)
+    return Evaluator(ranks, table, plan, config.evaluation.batch_size, pad_id)
 
 
 def _pad_id(causal_lm: Any) -> int:

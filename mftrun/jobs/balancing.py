@@ -16,9 +16,8 @@ from mftrun.training.probe import Probe
 from mftrun.training.watching import ProbeWatcher
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from mftrun.data.table import SampleTable
+    from mftrun.distributed import Ranks
     from mftrun.models.with_nll import ModelWithNll
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def build_objective(config: RunConfig, tasks: Sequence[str], draws: Draws | None
 def build_balance(
     config: RunConfig,
     objective: Objective,
-    accelerator: Accelerator,
+    ranks: Ranks,
     model: ModelWithNll,
     valid: SampleTable,
     draws: Draws | None,
@@ -97,21 +96,21 @@ def build_balance(
     Args:
         config: The run's configuration.
         objective: Whose weights they are for.
-        accelerator: Joins the ranks.
+        ranks: The ranks of the run.
         model: The bare model-with-nll.
         valid: Validation samples.
         draws: What a probe can take of them.
         pad_id: Token that fills rows.
     """
-    probe = _probe_watcher(config, objective, accelerator, valid, draws, pad_id)
+    probe = _probe_watcher(config, objective, ranks, valid, draws, pad_id)
     gradients = TaskGradients(model, len(valid.tasks)) if objective.needs_gradient_norms else None
-    return Balance(accelerator, objective, valid.tasks, probe, gradients)
+    return Balance(ranks, objective, valid.tasks, probe, gradients)
 
 
 def _probe_watcher(
     config: RunConfig,
     objective: Objective,
-    accelerator: Accelerator,
+    ranks: Ranks,
     valid: SampleTable,
     draws: Draws | None,
     pad_id: int,
@@ -122,5 +121,5 @@ def _probe_watcher(
     assert draws is not None, "the parent has refused to probe tasks without validation samples"
     log.info("probe.interval=%d, with %d different draws of the validation data", interval, draws.per_pass)
     rows, max_length = build_group(config, "rows"), config.data.max_length
-    probe = Probe(accelerator, valid, draws, rows, max_length, config.evaluation.batch_size, pad_id)
+    probe = Probe(ranks, valid, draws, rows, max_length, config.evaluation.batch_size, pad_id)
     return ProbeWatcher(probe, interval, objective.draw_repeats)

@@ -6,15 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from mftrun.data.prepare import read_report
 from mftrun.data.report import DataReport
 from mftrun.errors import MftrunError
 from mftrun.files import whole_folder
-from mftrun.jobs.preparation import build_group
+from mftrun.jobs.export import ModelExport
 from mftrun.models.adapters import parameter_counts
-from mftrun.models.parts import causal_lm_of
 from mftrun.tracking.curves import plot_curves
 from mftrun.tracking.jsonl import METRICS_NAME
 from mftrun.tracking.model_card import ModelCard
@@ -27,21 +24,25 @@ log = logging.getLogger(__name__)
 
 
 def complete(run: Run) -> None:
-    """Writes the final model, the plot and the summary; the first rank alone.
+    """Writes the final model, the plot and the summary. The ranks gather the model, and the first one writes.
 
     Raises:
         MftrunError: The final model cannot be written. The last checkpoint is there to try again from.
     """
-    if not run.accelerator.is_main_process:
-        return
-    summary = _summary(run)
     if run.config.checkpoint.export_best:
         _back_to_best(run)
+    export = ModelExport.of(run.config, run.layout, run.trainer.parts.engine)
+    weights = export.gathered()
+    if not run.ranks.is_main:
+        return
+    summary = _summary(run)
     try:
-        export(run, summary)
+        with whole_folder(run.layout.model) as folder:
+            export.write(folder, weights)
+            _card(run, summary).write(folder)
         plot_curves(run.metrics.records(), run.trainer.parts.feed.tasks, run.layout.curves)
         summary.write(run.layout.run_dir)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise MftrunError(
             f"{run.layout.run_dir}: the results cannot be written ({error}). "
             "The last checkpoint is kept: free some space, then run the same command with resume=auto."
@@ -57,25 +58,6 @@ def _back_to_best(run: Run) -> None:
         return
     saver.load_weights(saver.checkpoints.path(best))
     log.info("the final model is that of step %d, the best evaluation", best)
-
-
-def export(run: Run, summary: Summary) -> None:
-    """Saves the final model or adapter as a plain Hugging Face folder, whole or not at all."""
-    model = run.causal_lm
-    template = build_group(run.config, "template")
-    with whole_folder(run.layout.model) as folder:
-        _set_generation(causal_lm_of(model), template.stop_ids(run.tokenizer))
-        model.save_pretrained(folder)
-        causal_lm_of(model).generation_config.save_pretrained(folder)
-        run.tokenizer.save_pretrained(folder)
-        _card(run, summary).write(folder)
-
-
-def _set_generation(causal_lm: Any, stop_ids: list[int]) -> None:
-    """Generation ends at the template's end token."""
-    generation = causal_lm.generation_config
-    generation.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else stop_ids
-    generation.pad_token_id = causal_lm.config.pad_token_id
 
 
 def _card(run: Run, summary: Summary) -> ModelCard:

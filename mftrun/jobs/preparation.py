@@ -88,6 +88,7 @@ def check_parts(config: RunConfig) -> None:
     parts = {group: build_group(config, group, **runtime.get(group, {})) for group in EXPECTED}
     _check_rates(config.objects["scheduler"].get("min_lr", 0.0), parts["optimizer"].lr)
     parts["model"].check()
+    parts["peft"].check()
     Trackers(build_trackers(config)).check()
 
 

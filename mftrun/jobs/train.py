@@ -49,6 +49,7 @@ class TrainJob:
 
         launch.warm_up()  # imports torch for the ranks while this process reads the data
 
+        from mftrun.jobs.attempts import Attempts
         from mftrun.jobs.balancing import check_balance
         from mftrun.jobs.layout import RunLayout
         from mftrun.jobs.preparation import build_group, check_parts
@@ -58,6 +59,7 @@ class TrainJob:
         from mftrun.training.checkpoint import find_resume
 
         typed = RunConfig.from_dict(config)
+        ranks = launch.ranks_for(build_group(typed, "distributed"), RunLayout(run_dir).log)
         checkpoint = find_resume(typed.resume, run_dir)
         if checkpoint is not None:
             allowed = typed.checkpoint.allow_changed_config
@@ -67,12 +69,7 @@ class TrainJob:
         report = data.prepare(checkpoint)
         check_balance(typed, data.valid(), data.total_steps())
         log.info("%s the data\n%s", "kept" if report.reused else "prepared", report.table())
-        payload = Payload(config, run_dir, checkpoint)
-        processes = build_group(typed, "distributed").processes()
-        with data.supplied(checkpoint):
-            return launch.run_ranks(
-                train_rank, payload, num_processes=processes, log_file=RunLayout(run_dir).log
-            )
+        return ranks.run(train_rank, Attempts(config, run_dir, data, checkpoint).next)
 
 
 def train_rank(context: RankContext, payload: Payload) -> float | None:

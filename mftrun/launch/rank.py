@@ -19,14 +19,16 @@ from typing import Any
 
 from mftrun.launch import report
 from mftrun.launch.logs import configure_logging
+from mftrun.launch.seats import Seat, World
 from mftrun.launch.stop import EXIT_CODE, StopRequest
+from mftrun.launch.surroundings import GROUP, cleaned
 
 Worker = Callable[["RankContext", Any], Any]
 
 ORPHAN_GRACE = 60.0
 """Seconds in which a rank whose parent is gone may still save."""
 
-_DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class RankContext:
     Attributes:
         rank: Its number over all machines, from 0.
         local_rank: Its number on this machine, from 0.
-        world_size: How many ranks there are.
+        local_world_size: How many ranks this machine has.
+        world_size: How many ranks there are on all machines.
         master_addr: Address at which rank 0 gathers the others.
         master_port: Port there.
         stop: What the outside has asked of this rank.
@@ -44,6 +47,7 @@ class RankContext:
 
     rank: int
     local_rank: int
+    local_world_size: int
     world_size: int
     master_addr: str
     master_port: int
@@ -57,11 +61,11 @@ class RankContext:
             self.rank,
             self.local_rank,
             self.world_size,
-            self.world_size,
+            self.local_world_size,
             self.master_addr,
             self.master_port,
         )
-        return dict(zip(_DISTRIBUTED, map(str, values), strict=True))
+        return dict(zip(GROUP, map(str, values), strict=True))
 
 
 class Descriptor:
@@ -94,9 +98,9 @@ class Order:
     """What the parent hands to one rank.
 
     Attributes:
-        rank: The rank's number.
-        world_size: How many ranks there are.
-        master_port: Port of the rendezvous on this machine.
+        seat: The rank's numbers.
+        world: All ranks.
+        interface: The network interface that leads to the other machines, where there are others.
         environment: The parent's environment.
         outputs: The parent's standard output and error.
         log_file: The run's log.
@@ -104,9 +108,9 @@ class Order:
         work: Pickled pair of worker and payload; opened only when all else stands.
     """
 
-    rank: int
-    world_size: int
-    master_port: int
+    seat: Seat
+    world: World
+    interface: str | None
     environment: Mapping[str, str]
     outputs: tuple[Descriptor, ...]
     log_file: Path | None
@@ -116,8 +120,15 @@ class Order:
 
 def rank_main(order: Order, writer: Connection) -> None:
     """Run one rank: the target of its process."""
+    seat, world = order.seat, order.world
     context = RankContext(
-        order.rank, order.rank, order.world_size, "127.0.0.1", order.master_port, StopRequest()
+        rank=seat.rank,
+        local_rank=seat.local_rank,
+        local_world_size=seat.local_world_size,
+        world_size=world.size,
+        master_addr=world.address,
+        master_port=world.port,
+        stop=StopRequest(),
     )
     try:
         outcome = _outcome(order, context)
@@ -133,11 +144,11 @@ def _outcome(order: Order, context: RankContext) -> report.Report:
         context.stop.install()
         _take_over(order, context)
         worker, payload = pickle.loads(order.work)
-        return report.of_result(order.rank, worker(context, payload))
+        return report.of_result(context.rank, worker(context, payload))
     except BaseException as error:
         if context.stop.ended:
             raise SystemExit(EXIT_CODE) from None
-        return report.of_error(order.rank, error.with_traceback(_without_first(error)))
+        return report.of_error(context.rank, error.with_traceback(_without_first(error)))
 
 
 def _without_first(error: BaseException) -> Any:
@@ -146,16 +157,18 @@ def _without_first(error: BaseException) -> Any:
 
 def _take_over(order: Order, context: RankContext) -> None:
     threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
-    _set_environment(order.environment, context)
+    _set_environment(order, context)
     _set_outputs(order.outputs)
-    _share_cores(context.world_size)
-    configure_logging(order.rank, order.log_file, order.log_level)
+    _share_cores(context.local_world_size)
+    configure_logging(context.rank, order.log_file, order.log_level)
 
 
-def _set_environment(environment: Mapping[str, str], context: RankContext) -> None:
+def _set_environment(order: Order, context: RankContext) -> None:
     os.environ.clear()
-    os.environ.update({name: value for name, value in environment.items() if name not in _DISTRIBUTED})
+    os.environ.update(cleaned(order.environment))
     os.environ.update(context.environment())
+    if order.interface is not None:
+        os.environ.setdefault(_GLOO_INTERFACE, order.interface)
 
 
 def _set_outputs(outputs: tuple[Descriptor, ...]) -> None:
@@ -166,11 +179,11 @@ def _set_outputs(outputs: tuple[Descriptor, ...]) -> None:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _share_cores(world_size: int) -> None:
+def _share_cores(local_world_size: int) -> None:
     """Ranks of one machine share its cores, unless the user has divided them."""
-    if world_size == 1 or "OMP_NUM_THREADS" in os.environ:
+    if local_world_size == 1 or "OMP_NUM_THREADS" in os.environ:
         return
-    threads = max(1, len(os.sched_getaffinity(0)) // world_size)
+    threads = max(1, len(os.sched_getaffinity(0)) // local_world_size)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -25,20 +25,27 @@ class StopCount:
 
     Args:
         clock: Seconds, increasing.
+        interrupts_repeat: Whether a Ctrl-C, too, may be repeated by others than the user.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, interrupts_repeat: bool = False
+    ) -> None:
         self.first: int | None = None
         self.at_once = False
         self._clock = clock
+        self._interrupts_repeat = interrupts_repeat
         self._first_at = 0.0
 
     def add(self, signum: int) -> None:
         """Count one received stop signal."""
         if self.first is None:
             self.first, self._first_at = signum, self._clock()
-        elif signum == signal.SIGINT or self._clock() - self._first_at > ECHO:
+        elif self._counts_twice(signum) or self._clock() - self._first_at > ECHO:
             self.at_once = True
+
+    def _counts_twice(self, signum: int) -> bool:
+        return signum == signal.SIGINT and not self._interrupts_repeat
 
 
 class ParentSignals:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from torch.distributed.device_mesh import DeviceMesh
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 HeadKind = Literal["auto", "fused", "chunked", "liger"]
 Texts = Callable[[], Iterator[str]]
@@ -20,6 +21,16 @@ class ModelSource(Protocol):
     @property
     def head(self) -> HeadKind:
         """How target positions are projected; see `mftrun.models.heads.head_for`."""
+        ...
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the weights lie in files; else they are drawn at random."""
+        ...
+
+    @property
+    def attention(self) -> str:
+        """Implementation of attention."""
         ...
 
     @property
@@ -50,12 +61,33 @@ class ModelSource(Protocol):
         """
         ...
 
-    def load(self, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> PreTrainedModel:
-        """The model, in training mode on the CPU.
+    def skeleton(self, entries: int, dtype: torch.dtype) -> PreTrainedModel:
+        """The model without numbers (on the meta device), in training mode: its architecture alone.
+
+        Args:
+            entries: Of the tokenizer.
+            dtype: Of the weights, unless the option names one.
+
+        Raises:
+            ConfigError: The architecture cannot be made.
+        """
+        ...
+
+    def load(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        dtype: torch.dtype,
+        quantization: BitsAndBytesConfig | None = None,
+        mesh: DeviceMesh | None = None,
+    ) -> PreTrainedModel:
+        """The model, in training mode on the CPU; quantised, on the device that it is quantised on.
 
         Args:
             tokenizer: Made by `tokenizer`.
-            dtype: Of the weights, unless the option names one.
+            dtype: Of the weights that are not quantised, unless the option names one.
+            quantization: How linear layers hold their weights. Only for models that `has_files`.
+            mesh: The ranks among which matrices are divided (tensor parallel); None keeps them whole. Only for
+                models that `has_files`.
 
         Raises:
             ConfigError: It cannot be loaded.

@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from mftrun.errors import ConfigError
@@ -24,6 +27,9 @@ from mftrun.models.parts import causal_lm_of, output_head_of, text_config_of
 KINDS = ("auto", "fused", "chunked", "liger")
 _MAX_LOGITS = 2**26
 _LIGER_NEEDED = (0, 8, 1)
+
+
+Projection = Callable[[Tensor], Tensor]
 
 
 class Head(Protocol):
@@ -45,7 +51,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class ChunkedHead:
-    """Calls the head as a module, chunk by chunk, and computes each chunk again in the backward pass.
+    """Applies the head chunk by chunk, and computes each chunk again in the backward pass.
 
     Right for every head: biased, scaled, soft-capped, with an adapter, quantized.
 
@@ -59,24 +65,22 @@ class ChunkedHead:
 
     def nll(self, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
         """See `Head.nll`."""
+        project = _projection(output)
         if targets.shape[0] <= self.chunk_size or not torch.is_grad_enabled():
-            return self._each(self._chunk, output, hidden, targets)
-        return self._each(self._recomputed, output, hidden, targets)
-
-    def _each(self, function: Any, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-        pairs = zip(torch.split(hidden, self.chunk_size), torch.split(targets, self.chunk_size), strict=True)
-        return torch.cat([function(output, *pair) for pair in pairs])
-
-    def _recomputed(self, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+            return self._each(partial(self._chunk, project), hidden, targets)
         # A plain linear layer draws no random numbers; an adapter's dropout does.
-        random = type(output) is not nn.Linear
-        result: Tensor = checkpoint(
-            self._chunk, output, hidden, targets, use_reentrant=False, preserve_rng_state=random
+        random = project is output
+        chunk = partial(self._chunk, project)
+        return self._each(
+            partial(checkpoint, chunk, use_reentrant=False, preserve_rng_state=random), hidden, targets
         )
-        return result
 
-    def _chunk(self, output: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(self.final(output(hidden).float()), targets, reduction="none")
+    def _each(self, function: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+        pairs = zip(torch.split(hidden, self.chunk_size), torch.split(targets, self.chunk_size), strict=True)
+        return torch.cat([function(*pair) for pair in pairs])
+
+    def _chunk(self, project: Projection, hidden: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.final(project(hidden).float()), targets, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -203,13 +207,13 @@ def _obstacle_to_fusing(output: nn.Module, final: FinalLogits) -> str | None:
     if not final.plain:
         return "the family scales or caps its logits"
     # Subclasses and wrappers (quantized, adapted, parametrized) compute more than weight @ hidden.
-    if type(output) is not nn.Linear:
+    if not is_plain(output):
         return f"the head is a {type(output).__name__}, not a plain linear layer"
     return "the head has a bias" if output.bias is not None else None
 
 
 def _liger(output: nn.Module, final: FinalLogits) -> LigerHead:
-    if type(output) is not nn.Linear:
+    if not is_plain(output):
         raise ConfigError(
             "model.head", f"liger needs a plain linear head, not {type(output).__name__}; use chunked"
         )
@@ -231,6 +235,22 @@ def _check_liger() -> None:
         raise ConfigError(
             "model.head", f"liger {version} has wrong gradients per token; install {needed} or newer"
         )
+
+
+def is_plain(output: nn.Module) -> bool:
+    """Whether a head is its weight and bias alone: not wrapped, adapted, quantised, parametrised or divided."""
+    return type(output) is nn.Linear and not isinstance(output.weight, DTensor)
+
+
+def _projection(output: nn.Module) -> Projection:
+    """From hidden states to what the head makes of them.
+
+    Ranks have chunks in different numbers. A plain head is not called as a module, since ZeRO-3 gathers the
+    weights of modules call by call, and would wait for calls that other ranks do not make.
+    """
+    if not is_plain(output):
+        return output
+    return partial(F.linear, weight=output.weight, bias=output.bias)  # type: ignore[arg-type]
 
 
 def _compute_weights(output: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor | None]:

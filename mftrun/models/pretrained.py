@@ -20,7 +20,8 @@ from mftrun.paths import resource_dir
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from torch.distributed.device_mesh import DeviceMesh
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ class Pretrained:
     head: HeadKind = "auto"
 
     @property
+    def has_files(self) -> bool:
+        """True; see `ModelSource.has_files`."""
+        return True
+
+    @property
     def tokenizer_recipe(self) -> None:
         """None: the model brings its own; see `ModelSource.tokenizer_recipe`."""
         return None
@@ -65,7 +71,9 @@ class Pretrained:
 
         check_kind(self.head)
         self._check_attention()
-        self._check_type(_read_config(self._where, self.revision))
+        config = _read_config(self._where, self.revision)
+        self._check_type(config)
+        self._check_whole(config)
         self._check_weights()
 
     def tokenizer(self, texts: Texts, control_tokens: Sequence[str] = ()) -> PreTrainedTokenizerFast:
@@ -74,23 +82,70 @@ class Pretrained:
 
         return load_tokenizer(self._where, self.revision, self.trust_remote_code)
 
-    def load(self, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> PreTrainedModel:
+    def load(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        dtype: torch.dtype,
+        quantization: BitsAndBytesConfig | None = None,
+        mesh: DeviceMesh | None = None,
+    ) -> PreTrainedModel:
         """See `ModelSource.load`. Embeddings grow when the tokenizer has more entries than they have rows.
 
         Raises:
-            ConfigError: Files are missing or broken, weights are missing, or the family lacks this attention.
+            ConfigError: Files are missing or broken, weights are missing, the family lacks this attention, or
+                the weights are quantised already.
         """
-        model = self._weights(dtype)
+        from mftrun.models.quantization import keep_differentiable, quiet_casts
+
+        model = self._weights(dtype, quantization, mesh)
+        keep_differentiable(model)
+        quiet_casts()
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             log.info("the tokenizer has grown: embeddings resized to %d entries", len(tokenizer))
             model.resize_token_embeddings(len(tokenizer))
         return model.train()
 
+    def skeleton(self, entries: int, dtype: torch.dtype) -> PreTrainedModel:
+        """The model without numbers (on the meta device): its architecture alone, from config.json.
+
+        Args:
+            entries: Of the tokenizer.
+            dtype: Of the weights, unless the option names one.
+
+        Raises:
+            ConfigError: The architecture cannot be made.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        options = {"dtype": self._dtype(dtype), "trust_remote_code": self.trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(self._where, **where)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(
+                    config, attn_implementation=self.attention, **options
+                )
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise self._loading_error(error) from error
+        if entries > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(entries, mean_resizing=False)
+        result: PreTrainedModel = model.train()
+        return result
+
+    def _dtype(self, wanted: torch.dtype) -> torch.dtype:
+        import torch
+
+        named: torch.dtype = wanted if self.dtype == "auto" else getattr(torch, self.dtype)
+        return named
+
     @property
     def _where(self) -> str:
         return str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
 
-    def _weights(self, dtype: torch.dtype) -> PreTrainedModel:
+    def _weights(
+        self, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, mesh: DeviceMesh | None
+    ) -> PreTrainedModel:
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
@@ -99,11 +154,13 @@ class Pretrained:
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 self._where,
-                dtype=dtype if self.dtype == "auto" else self.dtype,
+                dtype=self._dtype(dtype),
                 attn_implementation=self.attention,
                 trust_remote_code=self.trust_remote_code,
                 revision=self.revision,
+                quantization_config=quantization,
                 output_loading_info=True,
+                **({} if mesh is None else {"tp_plan": "auto", "device_mesh": mesh}),
             )
         except (OSError, ValueError, ImportError, RuntimeError, UnpicklingError, SafetensorError) as error:
             raise self._loading_error(error) from error
@@ -141,6 +198,16 @@ class Pretrained:
             )
         if not self.trust_remote_code:
             _check_known(found, self.path)
+
+    def _check_whole(self, config: Mapping[str, Any]) -> None:
+        """Transformers would keep to the quantisation of the files, whatever was asked for."""
+        if (found := config.get("quantization_config")) is not None:
+            method = found.get("quant_method", "an unknown method")
+            raise ConfigError(
+                "model.path",
+                f"{self.path} holds weights that are quantised already ({method}); give the model in 16 or "
+                "32 bit: peft=qlora quantises it while it loads",
+            )
 
     def _check_weights(self) -> None:
         folder = Path(self._where)

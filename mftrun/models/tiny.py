@@ -11,7 +11,8 @@ from mftrun.models.base import HeadKind, Texts
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from torch.distributed.device_mesh import DeviceMesh
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class TinyLlama:
             _divides("num_key_value_heads", self.num_key_value_heads, *heads)
 
     @property
+    def has_files(self) -> bool:
+        """False; see `ModelSource.has_files`."""
+        return False
+
+    @property
     def tokenizer_recipe(self) -> Mapping[str, Any]:
         """Its size; see `ModelSource.tokenizer_recipe`."""
         return {"kind": "byte-level BPE", "vocab_size": self.vocab_size}
@@ -80,12 +86,35 @@ class TinyLlama:
 
         return train_bpe(texts(), self.vocab_size, control_tokens)
 
-    def load(self, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> PreTrainedModel:
+    def load(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        dtype: torch.dtype,
+        quantization: BitsAndBytesConfig | None = None,
+        mesh: DeviceMesh | None = None,
+    ) -> PreTrainedModel:
         """A new model, drawn from torch's global random numbers; see `ModelSource.load`."""
+        assert quantization is None, "only weights in files are quantised, while they are read"
+        assert mesh is None, "only weights in files are divided, while they are read"
+        return self._made(
+            dtype,
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+
+    def skeleton(self, entries: int, dtype: torch.dtype) -> PreTrainedModel:
+        """See `ModelSource.skeleton`."""
+        import torch
+
+        with torch.device("meta"):
+            return self._made(dtype, vocab_size=entries)
+
+    def _made(self, dtype: torch.dtype, **of_tokenizer: int | None) -> PreTrainedModel:
         from transformers import AutoModelForCausalLM, LlamaConfig
 
         config = LlamaConfig(
-            vocab_size=len(tokenizer),
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_hidden_layers,
             num_attention_heads=self.num_attention_heads,
@@ -93,12 +122,11 @@ class TinyLlama:
             intermediate_size=self.intermediate_size,
             max_position_embeddings=self.max_position_embeddings,
             tie_word_embeddings=self.tie_word_embeddings,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **of_tokenizer,
         )
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
-        return model.train()
+        result: PreTrainedModel = model.train()
+        return result
 
 
 def _positive(name: str, value: int) -> None:

@@ -5,7 +5,8 @@ It is what the strategies prepare, so that DDP, FSDP, ZeRO and compile all see o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -44,14 +45,19 @@ class ModelWithNll(nn.Module):
     def __init__(self, model: nn.Module, head: Head | None = None) -> None:
         super().__init__()
         self.model = model
-        self._head = head or head_for(model).head
+        self.head = head or head_for(model).head
         causal_lm = causal_lm_of(model)
         decoder_of(causal_lm)
         output_head_of(causal_lm)
         self._router_coefficient = router_coefficient(causal_lm)
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, predict_from: Tensor, target_ids: Tensor
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        predict_from: Tensor,
+        target_ids: Tensor,
+        instead: Callable[[ModelWithNll], Any] | None = None,
     ) -> NllOutput:
         """Losses of the target tokens of one micro-batch.
 
@@ -60,14 +66,18 @@ class ModelWithNll(nn.Module):
             position_ids: int64 [rows, length]; restart at 0 at every segment, count on through padding.
             predict_from: int64 [T], index into rows * length of the position that predicts each target.
             target_ids: int64 [T], the tokens predicted there.
+            instead: Called in place of all this, the other arguments left alone: sharded weights can be computed
+                with inside of a forward pass only.
 
         Returns:
-            The nlls; with T = 0 they are empty and still connected to every parameter.
+            The nlls; with T = 0 they are empty and still connected to every parameter. Or what `instead` returns.
         """
+        if instead is not None:
+            return instead(self)  # type: ignore[no-any-return]
         causal_lm = causal_lm_of(self.model)
         routed = self._router_coefficient > 0
         outputs = decode(causal_lm, input_ids, position_ids, router_logits=routed)
         hidden = outputs[0].flatten(0, 1).index_select(0, predict_from)
-        nll = self._head.nll(output_head_of(causal_lm), hidden, target_ids)
+        nll = self.head.nll(output_head_of(causal_lm), hidden, target_ids)
         balance = router_loss(causal_lm, outputs.router_logits) if routed else None
         return NllOutput(nll, None if balance is None else balance * self._router_coefficient)

@@ -11,7 +11,7 @@ import torch
 from mftrun.losses.counts import Counts
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from mftrun.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,29 @@ class Agreement:
 _TAIL = 4  # tokens, slots, stop, save
 
 
-def agree(accelerator: Accelerator, ballot: Ballot, watched: torch.Tensor) -> Agreement:
+def agree(ranks: Ranks, ballot: Ballot, watched: torch.Tensor) -> Agreement:
     """Sums the ranks' ballots (one all-reduce of 2K + 4 + W numbers, one read-back).
 
     Args:
-        accelerator: Joins the ranks.
+        ranks: The ranks of the run.
         ballot: This rank's.
         watched: float64 [W] on the device, more to be summed: losses that the task weights depend on.
     """
     tail = [ballot.tokens, ballot.slots, int(ballot.stop), int(ballot.save)]
     own = np.concatenate([ballot.targets, ballot.samples, np.asarray(tail, dtype=np.float64)])
-    local = torch.cat([torch.from_numpy(own).to(accelerator.device), watched])
-    total = accelerator.reduce(local, reduction="sum")
+    local = torch.cat([torch.from_numpy(own).to(ranks.device), watched])
+    total = ranks.sum(local)
     k = len(ballot.targets)
     host = total.cpu()
     targets = [int(value) if value.is_integer() else value for value in host[:k].tolist()]
-    values = [int(value) for value in host[k : 2 * k + _TAIL].tolist()]
-    tokens, slots, stop, save = values[k:]
+    samples = [int(value) for value in host[k : 2 * k].tolist()]
+    tokens, slots, stop, save = host[2 * k : 2 * k + _TAIL].tolist()
     return Agreement(
         counts=Counts(tokens=total[:k], samples=total[k : 2 * k]),
         targets=targets,
-        samples=values[:k],
-        tokens=tokens,
-        slots=slots,
+        samples=samples,
+        tokens=int(tokens),
+        slots=int(slots),
         stop=stop > 0,
         save=save > 0,
         watched=host[2 * k + _TAIL :],

@@ -13,9 +13,9 @@ from mftrun.losses.metrics import TaskSums
 from mftrun.training.watching import ProbeWatcher, TrainWatcher, Watcher
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import nn
 
+    from mftrun.distributed import Ranks
     from mftrun.losses.objective import Objective
     from mftrun.training.agreement import Agreement
     from mftrun.training.gradient_norms import TaskGradients
@@ -25,7 +25,7 @@ class Balance:
     """The losses that task weights depend on: measured, handed to the objective, logged and checkpointed.
 
     Args:
-        accelerator: Joins the ranks.
+        ranks: The ranks of the run.
         objective: Takes the losses.
         tasks: Names, in the order of the task ids.
         probe: Probes the validation data; None where nobody wants that.
@@ -34,16 +34,16 @@ class Balance:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        ranks: Ranks,
         objective: Objective,
         tasks: Sequence[str],
         probe: ProbeWatcher | None = None,
         gradients: TaskGradients | None = None,
     ) -> None:
-        self._accelerator = accelerator
+        self._ranks = ranks
         self._objective = objective
         self._tasks = list(tasks)
-        self._train = TrainWatcher(accelerator, len(self._tasks)) if objective.watch == "train" else None
+        self._train = TrainWatcher(ranks, len(self._tasks)) if objective.watch == "train" else None
         self._probe = probe
         found: dict[str, Watcher | None] = {"probe": probe, "train": self._train}
         self._watchers = {name: watcher for name, watcher in found.items() if watcher is not None}
@@ -60,7 +60,7 @@ class Balance:
             float64 [2K * watchers] on the device.
         """
         parts = [watcher.vector(model, step) for watcher in self._watchers.values()]
-        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self._accelerator.device), *parts])
+        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self._ranks.device), *parts])
 
     def observe(self, step: int, totals: torch.Tensor) -> None:
         """Hands what is new to the objective.
@@ -108,7 +108,7 @@ class Balance:
         if self._gradients is not None and self._observes_after(step):
             present = torch.tensor(agreement.targets) > 0
             scale = float(self._objective.task_weights()[present].sum())
-            self._norms = self._gradients.norms(self._accelerator, scale, present)
+            self._norms = self._gradients.norms(self._ranks, scale, present)
             self._gradients.end()
 
     def probe_seconds(self) -> float | None:

@@ -9,14 +9,24 @@ import shutil
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mftrun.errors import ConfigError
-from mftrun.files import PARTIAL, remove_partial, whole_folder, write_json
+from mftrun.files import (
+    PARTIAL,
+    begin_folder,
+    discard_folder,
+    publish_folder,
+    remove_partial,
+    scratch_folder,
+    whole_folder,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+FORM = 2
+"""How the files of a checkpoint are laid out; raised when that changes."""
 FOLDER = "checkpoints"
 
 
@@ -30,12 +40,14 @@ class Manifest:
         files: Size in bytes of every other file of the folder.
         adopted: The checkpoint folder of another run that it was taken over from; None for one that this run
             has made.
+        form: `FORM` of the program that wrote it.
     """
 
     step: int
     epoch_end: bool
     files: dict[str, int]
     adopted: str | None = None
+    form: int = 1  # which the first form did not say
 
 
 class Checkpoints:
@@ -75,25 +87,39 @@ class Checkpoints:
         """Whether a whole checkpoint of this step is there."""
         return fault_of(self.path(step)) is None
 
-    def save(self, step: int, epoch_end: bool, write: Any) -> Path:
-        """Writes one checkpoint; it appears only when all of it is on disk.
+    def begin(self, step: int) -> None:
+        """Makes the scratch folder of a step's checkpoint.
+
+        Raises:
+            OSError: It cannot be made. Earlier checkpoints are untouched, now and later.
+        """
+        self._remove_partial()
+        begin_folder(self.path(step))
+
+    def scratch(self, step: int) -> Path:
+        """Where all ranks write the checkpoint of a step, once it is begun."""
+        return scratch_folder(self.path(step))
+
+    def publish(self, step: int, epoch_end: bool) -> Path:
+        """Makes what was written the checkpoint of a step; it appears only when all of it is on disk.
 
         Args:
             step: Optimizer steps done.
             epoch_end: Whether an epoch ends here.
-            write: Called with the scratch folder to fill.
 
         Raises:
-            OSError: The disk is full, say. Earlier checkpoints are untouched.
+            OSError: The disk is full, say.
         """
-        self._remove_partial()
-        with whole_folder(self.path(step)) as scratch:
-            write(scratch)
-            sizes = {
-                p.relative_to(scratch).as_posix(): p.stat().st_size for p in scratch.rglob("*") if p.is_file()
-            }
-            write_json(scratch / MANIFEST, asdict(Manifest(step, epoch_end, sizes)))
+        scratch = self.scratch(step)
+        files = [path for path in scratch.rglob("*") if path.is_file()]
+        sizes = {path.relative_to(scratch).as_posix(): path.stat().st_size for path in files}
+        write_json(scratch / MANIFEST, asdict(Manifest(step, epoch_end, sizes, form=FORM)))
+        publish_folder(self.path(step))
         return self.path(step)
+
+    def discard(self, step: int) -> None:
+        """Removes what was written of a checkpoint that will not be."""
+        discard_folder(self.path(step))
 
     def adopt(self, other_folder: Path, steps: Collection[int]) -> None:
         """Takes over checkpoints of the run that this one begins from, as hard links or else as copies.
@@ -183,8 +209,8 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
         A whole checkpoint, or None to start from the beginning.
 
     Raises:
-        ConfigError: The named one is not there or not whole, or ``run_dir`` holds a run and nothing says
-            what to do with it.
+        ConfigError: The named one is not there or not whole, it is of another version of the program, or
+            ``run_dir`` holds a run and nothing says what to do with it.
     """
     own = Checkpoints(run_dir)
     if resume is None:
@@ -195,8 +221,9 @@ def find_resume(resume: str | None, run_dir: Path) -> Path | None:
             )
         return None
     if resume == "auto":
-        return own.newest()
-    named = _named(Path(resume))
+        newest = own.newest()
+        return None if newest is None else _readable(newest)
+    named = _readable(_named(Path(resume)))
     if named.parent != own.folder and _holds_another_run(own.folder, named.parent):
         raise ConfigError("output_dir", f"{run_dir} holds another run than {named}; name another folder")
     return named
@@ -219,6 +246,18 @@ def _named(path: Path) -> Path:
         others = Checkpoints(path.parent.parent).complete() if path.parent.name == FOLDER else []
         hint = f"; the newest whole one is {others[-1]}" if others else ""
         raise ConfigError("resume", f"{path} cannot be resumed from: {fault}{hint}")
+    return path
+
+
+def _readable(path: Path) -> Path:
+    form = read_manifest(path).form
+    if form != FORM:
+        age = "an earlier" if form < FORM else "a later"
+        raise ConfigError(
+            "resume",
+            f"{path} was saved by {age} version of mftrun, in a form that this one does not read; "
+            "end the run with that version, or start another in a new output_dir",
+        )
     return path
 
 

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate.utils import gather_object
 
 from mftrun.errors import MftrunError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from torch import nn
-
     from mftrun.data.batch import Batch
+    from mftrun.distributed import Engine
     from mftrun.training.feed import Feed
 
 SHOWN = 10
@@ -26,8 +23,7 @@ class NonFiniteError(MftrunError):
 
 
 def explain_non_finite(
-    accelerator: Accelerator,
-    model: nn.Module,
+    engine: Engine,
     window: Iterable[Batch],
     feed: Feed,
     step: int,
@@ -38,36 +34,36 @@ def explain_non_finite(
     Every rank must call it; all get the same error.
 
     Args:
-        accelerator: Joins the ranks.
-        model: The prepared model, its weights still those before the step.
+        engine: Holds the model, its weights still those before the step.
         window: This rank's micro-batches.
         feed: Knows where samples come from.
         step: The step that failed.
         checkpoint: The newest whole checkpoint, to go back to.
     """
-    bare = accelerator.unwrap_model(model)
     kinds: list[str] = []
     samples: list[int] = []
     for batch in window:
-        kind, found = _faults(accelerator, bare, batch)
+        kind, found = _faults(engine, batch)
         kinds += [kind] if found else []
         samples += found
-    everything = gather_object([(kinds, [feed.describe(sample) for sample in samples])])
+    everything = engine.ranks.gather((kinds, [feed.describe(sample) for sample in samples]))
     return NonFiniteError(_message(everything, step, checkpoint))
 
 
-def _faults(accelerator: Accelerator, model: nn.Module, batch: Batch) -> tuple[str, list[int]]:
-    batch = batch.to(accelerator.device)
-    model.zero_grad()
-    with accelerator.autocast():
-        nll = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids).nll
-    bad = ~torch.isfinite(nll.detach())
-    if bad.any():
-        return "loss", torch.unique(batch.sample_ids[bad]).tolist()
-    nll.sum().backward()
-    gradients = (p.grad for p in model.parameters() if p.grad is not None)
-    finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-    model.zero_grad()
+def _faults(engine: Engine, batch: Batch) -> tuple[str, list[int]]:
+    """What is wrong with one micro-batch, and the samples of this rank that may be to blame.
+
+    Ranks that share a model go on in step: where one finds a fault in its losses, none makes a backward pass.
+    """
+    batch = batch.to(engine.ranks.device)
+    with engine.micro_step(is_last=True):
+        nll = engine.model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids).nll
+        bad = ~torch.isfinite(nll.detach())
+        if engine.ranks.sum(bad.any().double()) > 0:
+            return "loss", torch.unique(batch.sample_ids[bad]).tolist()
+        engine.backward(nll.sum())
+    # At a rate of 0 no weight changes.
+    finite = engine.step(0.0) < float("inf")
     return "gradient", [] if finite else torch.unique(batch.sample_ids).tolist()
 
 

@@ -13,11 +13,11 @@ from mftrun.data.plan import EpochPlan
 from mftrun.losses.metrics import TaskSums
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import nn
 
     from mftrun.data.batch import Batch, Samples
     from mftrun.data.mixture import Int64Array
+    from mftrun.distributed import Ranks
     from mftrun.launch import StopRequest
 
 
@@ -25,7 +25,7 @@ class ForwardPass:
     """One rank's part of all rows of a plan, forward only.
 
     Args:
-        accelerator: Says which rank this is, and its device.
+        ranks: Say which rank this is, and its device.
         samples: What the plan's rows are made of.
         plan: The rows, as a single global batch.
         micro_batch_size: Rows in one forward of one rank.
@@ -33,15 +33,16 @@ class ForwardPass:
     """
 
     def __init__(
-        self, accelerator: Accelerator, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
+        self, ranks: Ranks, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
     ) -> None:
-        self._device = accelerator.device
+        self._device = ranks.device
         self._samples = samples
         self._plan = plan
         self._pad_id = pad_id
-        rank, ranks = accelerator.process_index, accelerator.num_processes
         # As many micro-batches on every rank: sharded models join the ranks in each forward.
-        self._window = plan.window(0, rank, ranks, micro_batch_size) if plan.rows.num_rows else []
+        self._window = []
+        if plan.rows.num_rows:
+            self._window = plan.window(0, ranks.index, ranks.count, micro_batch_size)
 
     def run(self, model: nn.Module, stopped: Callable[[], bool] = lambda: False) -> tuple[torch.Tensor, bool]:
         """Sums the losses, without reading anything back from the device.
@@ -78,7 +79,7 @@ class Evaluator:
     A target of weight w counts as w tokens, as in training.
 
     Args:
-        accelerator: Joins the ranks.
+        ranks: The ranks of the run.
         samples: The tokenized validation samples.
         plan: All of them as rows, without any random number.
         micro_batch_size: Rows in one forward of one rank.
@@ -86,11 +87,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, accelerator: Accelerator, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
+        self, ranks: Ranks, samples: Samples, plan: EpochPlan, micro_batch_size: int, pad_id: int
     ) -> None:
-        self._accelerator = accelerator
+        self._ranks = ranks
         self._tasks = samples.tasks
-        self._forward = ForwardPass(accelerator, samples, plan, micro_batch_size, pad_id)
+        self._forward = ForwardPass(ranks, samples, plan, micro_batch_size, pad_id)
 
     def losses(self, model: nn.Module, stop: StopRequest) -> dict[str, float] | None:
         """Validation loss of every task that has validation targets, in nats per token.
@@ -104,16 +105,13 @@ class Evaluator:
         Returns:
             The losses by task; None when a signal cut the evaluation short on some rank.
         """
-        local, stopped = self._forward.run(model, lambda: stop.stop_requested)
-        return self._reduce(local, stopped)
+        # Together: ranks that share out a model must leave at the same micro-batch.
+        local, stopped = self._forward.run(model, lambda: self._ranks.any(stop.stop_requested))
+        return None if stopped else self._reduce(local)
 
-    def _reduce(self, local: torch.Tensor, stopped: bool) -> dict[str, float] | None:
-        flagged = torch.cat([local, local.new_tensor([float(stopped)])])
-        total = self._accelerator.reduce(flagged, reduction="sum").cpu()
-        if total[-1] > 0:
-            return None
+    def _reduce(self, local: torch.Tensor) -> dict[str, float]:
         whole = TaskSums(len(self._tasks), torch.device("cpu"))
-        whole.load_vector(total[:-1])
+        whole.load_vector(self._ranks.sum(local).cpu())
         return {name: mean for name, mean in zip(self._tasks, whole.means(), strict=True) if mean is not None}
 
 

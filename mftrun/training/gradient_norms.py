@@ -14,10 +14,10 @@ from mftrun.errors import ConfigError
 from mftrun.models.parts import causal_lm_of, decoder_of
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch.utils.hooks import RemovableHandle
 
     from mftrun.data.batch import Batch
+    from mftrun.distributed import Ranks
     from mftrun.models.with_nll import ModelWithNll
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class TaskGradients:
     loss adds at a position counts for the task of that position.
 
     Args:
-        model: The model-with-nll, as it was before `accelerator.prepare` wrapped it.
+        model: The model-with-nll, the bare one, before or after a strategy has prepared it.
         num_tasks: K.
 
     Raises:
@@ -76,24 +76,22 @@ class TaskGradients:
         self._positions = batch.position_ids.numel()
         self._groups = _positions_by_task(batch, self._sums.device)
 
-    def norms(self, accelerator: Accelerator, scale: float, present: Tensor) -> Tensor:
+    def norms(self, ranks: Ranks, scale: float, present: Tensor) -> Tensor:
         """Norm of the gradient of each task's weighted loss w_k L_k. Call it once, after the last backward.
 
         A collective call, and the step's one read-back. Equal on all ranks.
 
         Args:
-            accelerator: Joins the ranks; each share must have been multiplied by their number.
+            ranks: The ranks of the run; each share must have been multiplied by their number.
             scale: Sum of the weights of the tasks in the global batch, by which the objective divided.
             present: bool [K] on the CPU, the tasks with targets in the global batch.
 
         Returns:
             float64 [K] on the CPU; nan for a task that is not present.
         """
-        if accelerator.num_processes > 1:
-            # In place: `accelerator.reduce` would hold all of it twice.
-            torch.distributed.all_reduce(self._sums)
+        ranks.sum_in_place(self._sums)
         norms: Tensor = torch.linalg.vector_norm(self._sums.flatten(1), dim=1, dtype=torch.float64)
-        norms = norms.cpu() * (scale / accelerator.num_processes)
+        norms = norms.cpu() * (scale / ranks.count)
         return norms.masked_fill(~present, torch.nan)
 
     def end(self) -> None:
@@ -162,8 +160,13 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def _out_in(layer: nn.Module) -> tuple[int, int]:
-    first, second = _weight(layer).shape
-    return (first, second) if isinstance(layer, nn.Linear) else (second, first)
+    # Not the weight's shape: a sharded one has another.
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    out, taken = layer.nf, layer.nx
+    assert isinstance(out, int)
+    assert isinstance(taken, int)
+    return out, taken
 
 
 def _positions_by_task(batch: Batch, device: torch.device) -> list[tuple[int, Tensor]]:

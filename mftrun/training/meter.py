@@ -14,8 +14,7 @@ import torch
 from mftrun.losses.metrics import TaskSums
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
+    from mftrun.distributed import Ranks
     from mftrun.training.agreement import Agreement
 
 _SCALARS = 3  # objective, router loss, target tokens
@@ -25,12 +24,12 @@ class Meter:
     """Sums since the last record. The losses stay on the device, and on this rank, until they are asked for.
 
     Args:
-        accelerator: Joins the ranks.
+        ranks: The ranks of the run.
         tasks: Names, in the order of the task ids.
     """
 
-    def __init__(self, accelerator: Accelerator, tasks: Sequence[str]) -> None:
-        self._accelerator = accelerator
+    def __init__(self, ranks: Ranks, tasks: Sequence[str]) -> None:
+        self._ranks = ranks
         self._tasks = list(tasks)
         self.seconds = 0.0
         self._since = time.monotonic()
@@ -117,8 +116,8 @@ class Meter:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from saved sums: the first rank holds them, the others start from zero."""
         self._reset()
-        if self._accelerator.is_main_process:
-            vector = state["sums"].to(self._accelerator.device)
+        if self._ranks.is_main:
+            vector = state["sums"].to(self._ranks.device)
             self._sums.load_vector(vector[:-_SCALARS])
             self._scalars = vector[-_SCALARS:].clone()
         self._steps, self._tokens = state["steps"], state["tokens"]
@@ -126,7 +125,7 @@ class Meter:
         self._lap_seconds, self.seconds = state["lap_seconds"], state["seconds"]
 
     def _reset(self) -> None:
-        device = self._accelerator.device
+        device = self._ranks.device
         self._sums = TaskSums(len(self._tasks), device)
         self._scalars = torch.zeros(_SCALARS, dtype=torch.float64, device=device)
         self._has_router = False
@@ -141,7 +140,7 @@ class Meter:
 
     def _reduced(self) -> torch.Tensor:
         local = torch.cat([self._sums.vector(), self._scalars])
-        total: torch.Tensor = self._accelerator.reduce(local, reduction="sum")
+        total: torch.Tensor = self._ranks.sum(local)
         return total
 
     def _reduced_means(self) -> tuple[list[float], dict[str, float]]:

@@ -11,20 +11,20 @@ from mftrun.data.plan import EpochPlan, evaluation_plan
 from mftrun.training.evaluation import ForwardPass
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import nn
 
     from mftrun.data.batch import Samples
     from mftrun.data.draws import Draws
     from mftrun.data.mixture import Int64Array
     from mftrun.data.rows import RowBuilder
+    from mftrun.distributed import Ranks
 
 
 class Probe:
     """Measures the losses of draws of validation samples, forward only.
 
     Args:
-        accelerator: Says which rank this is, and its device.
+        ranks: Say which rank this is, and its device.
         samples: The tokenized validation samples.
         draws: Chooses some of them, of every task.
         rows: Makes rows of them, as in training but for samples that it would cut.
@@ -35,7 +35,7 @@ class Probe:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        ranks: Ranks,
         samples: Samples,
         draws: Draws,
         rows: RowBuilder,
@@ -43,7 +43,7 @@ class Probe:
         micro_batch_size: int,
         pad_id: int,
     ) -> None:
-        self._accelerator = accelerator
+        self._ranks = ranks
         self._samples = samples
         self._draws = draws
         self._rows = rows
@@ -55,7 +55,7 @@ class Probe:
     @property
     def device(self) -> torch.device:
         """Where losses are measured."""
-        device: torch.device = self._accelerator.device
+        device: torch.device = self._ranks.device
         return device
 
     def sums(self, model: nn.Module, number: int) -> torch.Tensor:
@@ -82,9 +82,7 @@ class Probe:
         """The newest draw's is kept, as a draw may be asked for many times in a row."""
         if self._newest is None or self._newest[0] != number:
             plan = self._plan(self._draws.of(number))
-            forward = ForwardPass(
-                self._accelerator, self._samples, plan, self._micro_batch_size, self._pad_id
-            )
+            forward = ForwardPass(self._ranks, self._samples, plan, self._micro_batch_size, self._pad_id)
             self._newest = number, forward
         return self._newest[1]
 

@@ -154,16 +154,20 @@ class Progress:
         """Steps of the checkpoints of the lowest losses of all steps and of the line: overall, per task."""
         return {lowest.kept_step for lowest in self._lowests() if lowest.kept_step is not None}
 
-    def note_kept(self) -> None:
-        """Notes that there is a checkpoint of this step, of which some loss may be the lowest.
+    def note_kept(self, step: int | None = None) -> None:
+        """Notes that there is a checkpoint of a step, of which some loss may be the lowest.
 
-        Not once the model has gone back at this step: the checkpoint then holds another than was evaluated.
+        Not once the model has gone back at that step: the checkpoint then holds another than was evaluated.
+
+        Args:
+            step: One before, if nothing was evaluated since; None is this one.
         """
-        if self.step == self.rolled_back_at:
+        step = self.step if step is None else step
+        if step == self.rolled_back_at:
             return
         for lowest in self._lowests():
-            if lowest.step == self.step:
-                lowest.kept_step = self.step
+            if lowest.step == step:
+                lowest.kept_step = step
 
     def once_kept(self) -> Progress:
         """A copy that says what this one will once its checkpoint is saved."""

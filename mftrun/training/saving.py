@@ -1,4 +1,4 @@
-"""Saving and restoring the loop's objects: the first rank writes, every rank's generators are kept."""
+"""Saving and restoring the loop's objects: each rank writes its part, every rank's generators are kept."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate.utils import gather_object
-
 from mftrun.errors import ConfigError
-from mftrun.files import write_json
-from mftrun.training import snapshot
-from mftrun.training.changes import CONFIG
+from mftrun.training import snapshot, tensors
 from mftrun.training.checkpoint import Checkpoints
 from mftrun.training.progress import Progress
+from mftrun.training.writing import PROGRESS, CheckpointWriter, Export, any_of
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from torch import nn
-
+    from mftrun.distributed import Engine
     from mftrun.training.balance import Balance
     from mftrun.training.meter import Meter
 
 log = logging.getLogger(__name__)
 
-PROGRESS = "progress.json"
+__all__ = ["PROGRESS", "Saver", "read_progress"]
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -39,46 +33,70 @@ class Saver:
     """Writes checkpoints of one run and brings them back.
 
     Args:
-        accelerator: Joins the ranks.
+        engine: Holds the model and the optimizer.
         checkpoints: The run's checkpoint folder.
-        model: The prepared model.
-        optimizer: The prepared optimizer.
         balance: Its state and the objective's are saved, too.
         config: The resolved configuration, kept in every checkpoint.
+        export: Puts the model into every checkpoint in a form for others; None does not.
     """
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        engine: Engine,
         checkpoints: Checkpoints,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
         balance: Balance,
         config: Mapping[str, Any],
+        export: Export | None = None,
     ) -> None:
         self.checkpoints = checkpoints
-        self._accelerator = accelerator
-        self._model = accelerator.unwrap_model(model)
-        self._optimizer = optimizer
+        self._engine = engine
+        self._ranks = engine.ranks
         self._balance = balance
-        self._config = config
+        self._writer = CheckpointWriter(engine, checkpoints, config, export)
 
-    def save(self, progress: Progress, meter: Meter, epoch_end: bool = False) -> bool:
+    def save(
+        self, progress: Progress, meter: Meter, epoch_end: bool = False, *, background: bool = False
+    ) -> bool:
         """Saves a checkpoint; every rank must call it.
 
         A disk that is full does not end the run: the fault is logged, earlier checkpoints stay, and the next
         save tries again.
 
+        Args:
+            progress: Where the run stands; notes of which losses there is a checkpoint.
+            meter: Saved, too.
+            epoch_end: Whether an epoch ends here.
+            background: Whether to return while files are written, at most one checkpoint at a time. It
+                appears, and `progress` hears of it, in the next call of `settle` or `save`.
+
         Returns:
-            Whether it is on disk; the same on all ranks.
+            Whether it is on disk, or on its way there; the same on all ranks.
         """
-        randoms = gather_object([snapshot.random_state()])
+        self.settle(progress)
+        randoms = self._ranks.gather(snapshot.random_state())
         state = {"meter": meter.state(), "balance": self._balance.state(), "random": randoms}
-        is_main = self._accelerator.is_main_process
-        written = self._told(is_main and self._write(progress, state, epoch_end))
-        if written:
-            progress.note_kept()  # on every rank: which checkpoint to go back to may hang on it
-        return written
+        begun = self._writer.begin(progress, state, epoch_end=epoch_end, background=background)
+        return begun and (background or self.settle(progress))
+
+    def settle(self, progress: Progress, *, wait: bool = True) -> bool:
+        """Lets the checkpoint appear that is being written; every rank must call it.
+
+        Args:
+            progress: Notes of which losses there is a checkpoint now.
+            wait: Whether to wait for it; else nothing happens until every rank has written its part.
+
+        Returns:
+            False where it could not be written, on all ranks; True where there is none.
+        """
+        if not self._writer.is_pending or not (wait or self._writer.is_over()):
+            return True
+        step = self._writer.settle()
+        if step is None:
+            return False
+        progress.note_kept(step)  # on every rank: which checkpoint to go back to may hang on it
+        if self._ranks.is_main:
+            self._prune(progress)
+        return True
 
     def restore(self, checkpoint: Path, meter: Meter) -> Progress:
         """Brings every object back to the state of ``checkpoint``; every rank must call it.
@@ -95,7 +113,7 @@ class Saver:
         meter.load_state(state["meter"])
         self._restore_random(state["random"])
         progress = read_progress(checkpoint)
-        if self._accelerator.is_main_process:
+        if self._ranks.is_main:
             self._adopt(checkpoint, progress)
         return progress
 
@@ -111,10 +129,11 @@ class Saver:
         Returns:
             Whether it went back; the same on all ranks.
         """
+        self.settle(progress)
         step, progress.rollback = progress.rollback, None
         assert step is not None, "a rollback was asked for"
-        is_main = self._accelerator.is_main_process
-        if not self._told(is_main and self.checkpoints.holds(step)):
+        is_main = self._ranks.is_main
+        if not any_of(self._ranks, is_main and self.checkpoints.holds(step)):
             log.warning("not going back to step %d: there is no whole checkpoint of it", step)
             return False
         self._load_trained(self.checkpoints.path(step))
@@ -123,49 +142,19 @@ class Saver:
         return True
 
     def load_weights(self, checkpoint: Path) -> None:
-        """Brings the model alone back to ``checkpoint``.
+        """Brings the model alone back to ``checkpoint``; every rank must call it.
 
         Raises:
             ConfigError: The checkpoint belongs to another model.
         """
+        self._load_trained(checkpoint, optimizer=False)
+
+    def _load_trained(self, checkpoint: Path, *, optimizer: bool = True) -> None:
+        assert not self._writer.is_pending, "settled before"
         try:
-            snapshot.load_weights(self._model, checkpoint)
+            tensors.read_tensors(self._engine, checkpoint / tensors.FOLDER, optimizer=optimizer)
         except ValueError as error:
             raise ConfigError("resume", str(error)) from error
-
-    def _load_trained(self, checkpoint: Path) -> None:
-        self.load_weights(checkpoint)
-        self._optimizer.load_state_dict(snapshot.load_object(checkpoint / snapshot.OPTIMIZER))
-
-    def _told(self, first_says: bool) -> bool:
-        """What the first rank says, on all of them; the others say no."""
-        told = torch.tensor(int(first_says), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(told, reduction="sum"))
-
-    def _write(self, progress: Progress, state: dict[str, Any], epoch_end: bool) -> bool:
-        kept = progress.once_kept()
-
-        def fill(folder: Path) -> None:
-            snapshot.save_weights(self._model, folder)
-            snapshot.save_object(self._optimizer.state_dict(), folder / snapshot.OPTIMIZER)
-            snapshot.save_object(state, folder / snapshot.STATE)
-            write_json(folder / PROGRESS, kept.to_dict())
-            write_json(folder / CONFIG, self._config)
-
-        try:
-            path = self.checkpoints.save(progress.step, epoch_end, fill)
-        except OSError as error:
-            log.error(
-                "the checkpoint of step %d could not be saved (%s). Earlier checkpoints are untouched, and "
-                "the next save tries again. Free some space under %s, or lower checkpoint.keep_last.",
-                progress.step,
-                error,
-                self.checkpoints.folder,
-            )
-            return False
-        log.info("saved %s", path)
-        self._prune(kept)
-        return True
 
     def _prune(self, progress: Progress) -> None:
         try:
@@ -180,7 +169,7 @@ class Saver:
             self.checkpoints.adopt(checkpoint.parent, {progress.step, *progress.kept_steps})
 
     def _restore_random(self, states: list[dict[str, Any]]) -> None:
-        rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
+        rank, ranks = self._ranks.index, self._ranks.count
         if len(states) != ranks:
             log.warning(
                 "saved by %d ranks, resumed by %d: dropout draws other masks from here", len(states), ranks

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from mftrun.data.batch import Batch
+    from mftrun.distributed import Engine
     from mftrun.losses.counts import Counts
     from mftrun.losses.metrics import TaskSums
     from mftrun.losses.objective import Objective
@@ -44,8 +41,7 @@ def mark_last(items: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
 
 
 def accumulate(
-    accelerator: Accelerator,
-    model: nn.Module,
+    engine: Engine,
     objective: Objective,
     window: Iterable[Batch],
     agreement: Agreement,
@@ -55,16 +51,13 @@ def accumulate(
 ) -> None:
     """Adds the gradient of this rank's window to the parameters, and its losses to ``meter``.
 
-    The shares of all micro-batches and ranks add up to the objective of the global batch. Ranks exchange
-    gradients once, in the last backward; DDP averages them, so each share is multiplied by the number of
-    ranks.
+    The shares of all micro-batches and ranks add up to the objective of the global batch.
 
     An objective that must know the nlls of the whole global batch first gets them from a forward pass of its
     own, without gradients, over the window: about a third more time per step, and no more memory.
 
     Args:
-        accelerator: Joins the ranks.
-        model: The prepared model-with-nll.
+        engine: Holds the prepared model.
         objective: Turns nlls into loss shares.
         window: This rank's micro-batches; their number must be the same on all ranks.
         agreement: What the whole global batch holds.
@@ -75,13 +68,13 @@ def accumulate(
     statistics = None
     if objective.needs_statistics:
         window = list(window)
-        statistics = _statistics(accelerator, model, objective, window, agreement)
+        statistics = _statistics(engine, objective, window, agreement)
     for batch, last in mark_last(window):
         if gradients is not None:
             gradients.attend(batch)
-        batch = batch.to(accelerator.device, non_blocking=True)
-        with nullcontext() if last else accelerator.no_sync(model):
-            output = _forward(model, batch)
+        batch = batch.to(engine.ranks.device, non_blocking=True)
+        with engine.micro_step(is_last=last):
+            output = _forward(engine.model, batch)
             share = objective.loss(output.nll, *_places(batch, agreement), statistics=statistics)
             meter.add(output.nll.detach(), batch.task_ids, batch.target_weights, share.detach())
             if sums is not None:
@@ -90,12 +83,11 @@ def accumulate(
                 router = output.router_loss * (batch.num_tokens / agreement.tokens)
                 meter.add_router(router.detach())
                 share = share + router
-            accelerator.backward(share * accelerator.num_processes)
+            engine.backward(share)
 
 
 def _statistics(
-    accelerator: Accelerator,
-    model: nn.Module,
+    engine: Engine,
     objective: Objective,
     window: Sequence[Batch],
     agreement: Agreement,
@@ -104,12 +96,13 @@ def _statistics(
 
     The generators are left as they were found, so that the pass with gradients draws the same dropout masks.
     """
-    device = torch.device(accelerator.device)
+    device = engine.ranks.device
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         moved = (batch.to(device, non_blocking=True) for batch in window)
-        parts = [objective.statistics(_forward(model, one).nll, *_places(one, agreement)) for one in moved]
-    total: Tensor = accelerator.reduce(torch.stack(parts).sum(0), reduction="sum")
-    return total
+        parts = [
+            objective.statistics(_forward(engine.model, one).nll, *_places(one, agreement)) for one in moved
+        ]
+    return engine.ranks.sum(torch.stack(parts).sum(0))
 
 
 def _forward(model: nn.Module, batch: Batch) -> NllOutput:
@@ -120,21 +113,3 @@ def _forward(model: nn.Module, batch: Batch) -> NllOutput:
 def _places(batch: Batch, agreement: Agreement) -> tuple[Tensor, Tensor, Tensor, Counts, Tensor]:
     """What an objective takes after the nlls. Samples are told apart by their pieces."""
     return batch.task_ids, batch.piece_ids, batch.sample_sizes, agreement.counts, batch.target_weights
-
-
-def clip_gradients(accelerator: Accelerator, model: nn.Module, max_norm: float | None) -> float:
-    """Global gradient norm before clipping; scales the gradients down to ``max_norm``.
-
-    Args:
-        accelerator: Knows how the strategy holds its gradients.
-        model: The prepared model, its gradients already summed over the ranks.
-        max_norm: Upper bound; None measures without clipping.
-    """
-    bound = math.inf if max_norm is None else max_norm
-    return float(accelerator.clip_grad_norm_(model.parameters(), bound))
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the learning rate of every parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

@@ -15,14 +15,13 @@ from mftrun.training.agreement import Agreement, Ballot, agree
 from mftrun.training.diagnose import explain_non_finite
 from mftrun.training.meter import Meter
 from mftrun.training.progress import Progress
-from mftrun.training.step import accumulate, clip_gradients, set_rate
+from mftrun.training.step import accumulate
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
-    from torch import nn
 
     from mftrun.data.batch import Batch
+    from mftrun.distributed import Engine
     from mftrun.launch import StopRequest
     from mftrun.losses.objective import Objective
     from mftrun.schema import CheckpointConfig, EvaluationConfig, TrainConfig
@@ -42,10 +41,8 @@ class Parts:
     """Everything the loop works with, already built and prepared.
 
     Attributes:
-        accelerator: Joins the ranks.
-        model: The prepared model-with-nll.
-        optimizer: The prepared optimizer.
-        peak_lr: Its learning rate before scheduling.
+        engine: Holds the prepared model and its optimizer.
+        peak_lr: Learning rate before scheduling.
         scheduler: Learning rate by step.
         objective: Turns nlls into loss shares.
         balance: Keeps the objective's task weights up to date.
@@ -57,9 +54,7 @@ class Parts:
         stop: What signals asked of this rank.
     """
 
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    engine: Engine
     peak_lr: float
     scheduler: Scheduler
     objective: Objective
@@ -87,7 +82,7 @@ class Trainer:
     ) -> None:
         self.parts = parts
         self.progress = Progress()
-        self.meter = Meter(parts.accelerator, parts.feed.tasks)
+        self.meter = Meter(parts.engine.ranks, parts.feed.tasks)
         self._train = train
         self._evaluation = evaluation
         self._checkpoint = checkpoint
@@ -107,7 +102,7 @@ class Trainer:
         self._freeze_parts()
         # An evaluation that was cut short is done again, and may find a best: then this step is saved again.
         self._saved_step = -1 if self._evaluation_pending() else self.progress.step
-        if self.parts.accelerator.is_main_process:
+        if self.parts.engine.ranks.is_main:
             self.parts.saver.checkpoints.drop_after(self.progress.step)
         log.info("resumed at step %d from %s", self.progress.step, checkpoint)
 
@@ -125,7 +120,9 @@ class Trainer:
             if self._evaluation_pending() and self._evaluate():
                 self._save()
             finished = self._steps() and not self._evaluation_pending()
+            self._settle()
             self._save()
+            self._settle()
             if finished:
                 self._end_on_best()
         if self._no_data is not None:
@@ -134,7 +131,8 @@ class Trainer:
 
     def _steps(self) -> bool:
         for window, ballot, watched in self._windows():
-            agreement = agree(self.parts.accelerator, ballot, watched)
+            agreement = agree(self.parts.engine.ranks, ballot, watched)
+            self._settle(wait=False)
             if agreement.stop:
                 return False
             if agreement.save:
@@ -148,7 +146,7 @@ class Trainer:
         while self.progress.step < self._total and self._why_over() is None:
             if self.progress.rollback is not None:
                 self._roll_back()
-            watched = self.parts.balance.vector(self.parts.model, self.progress.step)
+            watched = self.parts.balance.vector(self.parts.engine.model, self.progress.step)
             ballot = self._ballot()
             if ballot is None:
                 log.info("stopping early: the sampler draws frozen tasks only")
@@ -177,19 +175,13 @@ class Trainer:
     def _step(self, window: Iterator[Batch], agreement: Agreement) -> None:
         parts, step = self.parts, self.progress.step + 1
         rate = parts.scheduler.rate(step, self._total, parts.peak_lr)
-        set_rate(parts.optimizer, rate)
         self._used_weights = parts.objective.task_weights()
         sums, gradients = parts.balance.begin_step(step)
-        accumulate(
-            parts.accelerator, parts.model, parts.objective, window, agreement, self.meter, sums, gradients
-        )
+        accumulate(parts.engine, parts.objective, window, agreement, self.meter, sums, gradients)
         parts.balance.end_step(step, agreement)
-        norm = clip_gradients(parts.accelerator, parts.model, self._train.max_grad_norm)
+        norm = parts.engine.step(rate)
         if not norm < float("inf"):
-            parts.optimizer.zero_grad()
             raise self._non_finite(step)
-        parts.optimizer.step()
-        parts.optimizer.zero_grad()
         self._advance(agreement)
         self.meter.count(agreement, lr=rate, grad_norm=norm)
         self._after_step()
@@ -219,6 +211,7 @@ class Trainer:
         return None
 
     def _roll_back(self) -> None:
+        self._settle()
         if self.parts.saver.roll_back(self.progress):
             self.parts.balance.interrupt()
 
@@ -236,7 +229,7 @@ class Trainer:
     def _log_validation(self) -> dict[str, float] | None:
         """Evaluates; None where a stop cut it short."""
         with self.meter.paused():
-            losses = self.parts.evaluator.losses(self.parts.model, self.parts.stop)
+            losses = self.parts.evaluator.losses(self.parts.engine.model, self.parts.stop)
         if losses:
             self.parts.tracker.log(self.progress.step, validation_record(losses))
         return losses
@@ -268,6 +261,7 @@ class Trainer:
         losses = self._log_validation()
         if losses is None:
             return False
+        self._settle()  # what there is to go back to must not hang on the disk's speed
         self.progress.evaluated_at = self.progress.step
         if not losses:
             return False
@@ -303,7 +297,7 @@ class Trainer:
     def _save_wanted(self) -> bool:
         minutes = self._checkpoint.every_minutes
         due = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        return self.parts.stop.save_requested or (due and self.parts.accelerator.is_main_process)
+        return self.parts.stop.save_requested or (due and self.parts.engine.ranks.is_main)
 
     def _save(self, epoch_end: bool = False) -> None:
         self.parts.stop.clear_save()
@@ -312,14 +306,22 @@ class Trainer:
         self._saved_at = time.monotonic()
         with self.meter.paused():
             self.progress.seconds = self.meter.seconds
-            if self.parts.saver.save(self.progress, self.meter, epoch_end):
+            background = self._checkpoint.asynchronous
+            if self.parts.saver.save(self.progress, self.meter, epoch_end, background=background):
                 self._saved_step = self.progress.step
+
+    def _settle(self, *, wait: bool = True) -> None:
+        """Lets a checkpoint appear that was written beside the steps."""
+        with self.meter.paused():
+            if not self.parts.saver.settle(self.progress, wait=wait):
+                self._saved_step = -1  # there is none of it after all
 
     def _non_finite(self, step: int) -> Exception:
         parts = self.parts
+        self._settle()  # there to go on from
         window = parts.feed.window(self.progress.epoch, self.progress.batch)
         newest = parts.saver.checkpoints.newest()
-        return explain_non_finite(parts.accelerator, parts.model, window, parts.feed, step, newest)
+        return explain_non_finite(parts.engine, window, parts.feed, step, newest)
 
 
 def validation_record(losses: dict[str, float]) -> dict[str, Any]:

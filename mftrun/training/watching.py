@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from accelerate.utils import gather_object
 
 from mftrun.losses.metrics import TaskSums
 from mftrun.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import nn
 
+    from mftrun.distributed import Ranks
     from mftrun.training.probe import Probe
 
 
@@ -106,20 +105,20 @@ class TrainWatcher:
     """Takes the losses of the step before, which cost nothing more.
 
     Args:
-        accelerator: Joins the ranks.
+        ranks: The ranks of the run.
         num_tasks: K.
     """
 
-    def __init__(self, accelerator: Accelerator, num_tasks: int) -> None:
-        self._accelerator = accelerator
+    def __init__(self, ranks: Ranks, num_tasks: int) -> None:
+        self._ranks = ranks
         self._num_tasks = num_tasks
-        self._sums = TaskSums(num_tasks, accelerator.device)
+        self._sums = TaskSums(num_tasks, ranks.device)
         self._seen = 0
         self._is_pending = False
 
     def begin(self) -> TaskSums:
         """Starts a step: the sums that its losses are to be added to."""
-        self._sums = TaskSums(self._num_tasks, self._accelerator.device)
+        self._sums = TaskSums(self._num_tasks, self._ranks.device)
         self._is_pending = True
         return self._sums
 
@@ -142,12 +141,12 @@ class TrainWatcher:
 
     def interrupt(self) -> None:
         """See `Watcher`: what is pending is dropped, and a number is left out."""
-        self._sums = TaskSums(self._num_tasks, self._accelerator.device)
+        self._sums = TaskSums(self._num_tasks, self._ranks.device)
         self.taken()
 
     def state(self) -> dict[str, Any]:
         """See `Watcher`. It holds each rank's sums: added up here, they might be rounded otherwise."""
-        sums = gather_object([self._sums.vector().cpu()])
+        sums = self._ranks.gather(self._sums.vector().cpu())
         return {"seen": self._seen, "pending": self._is_pending, "sums": sums}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -157,9 +156,9 @@ class TrainWatcher:
 
     def _own(self, sums: Sequence[torch.Tensor]) -> torch.Tensor:
         """The part of this rank, float64 [2K], in what so many ranks had."""
-        rank: int = self._accelerator.process_index
-        if len(sums) == self._accelerator.num_processes:
+        rank: int = self._ranks.index
+        if len(sums) == self._ranks.count:
             return sums[rank]
-        if not self._accelerator.is_main_process:
+        if not self._ranks.is_main:
             return torch.zeros_like(sums[0])
         return torch.stack(list(sums)).sum(0)

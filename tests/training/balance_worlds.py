@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from accelerate.utils import gather_object
-from worlds import ROWS, TASKS, Split, feed_of, llama, make_samples
+from worlds import ROWS, TASKS, Split, engine_of, feed_of, llama, make_samples
 
 from mftrun.data.draws import Draws
-from mftrun.distributed import Ddp
+from mftrun.distributed import Ranks
 from mftrun.losses.normalizations import TaskMean
 from mftrun.losses.objective import Objective
 from mftrun.losses.token_losses import CrossEntropy
@@ -31,6 +30,16 @@ WEIGHTINGS: dict[str, Weighting] = {
 
 
 @dataclass(frozen=True)
+class Sgd:
+    """Plain steps, in which a difference of gradients shows as it is."""
+
+    lr: float = 0.5
+
+    def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=self.lr)
+
+
+@dataclass(frozen=True)
 class Found:
     """What a few steps left.
 
@@ -47,43 +56,37 @@ class Found:
 
 def balanced(context, name: str) -> Found:
     """A few steps on the same global batch with a weighting."""
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+    engine = engine_of(context.world_size, ModelWithNll(llama()), Sgd())
+    ranks = engine.ranks
     objective = Objective(CrossEntropy(), TaskMean(), WEIGHTINGS[name], TASKS)
-    feed = feed_of(Split("task_mean", 2), accelerator.process_index, accelerator.num_processes)
-    bare = ModelWithNll(llama())
-    model, optimizer = accelerator.prepare(bare, torch.optim.SGD(bare.parameters(), lr=0.5))
-    balance = Balance(accelerator, objective, TASKS, watcher(accelerator, objective))
-    messages = counted_reduces(accelerator)
+    feed = feed_of(Split("task_mean", 2), ranks.index, ranks.count)
+    balance = Balance(ranks, objective, TASKS, watcher(ranks, objective))
+    messages = counted_sums(ranks)
     for step in range(STEPS):
-        vector = balance.vector(model, step)
-        agreement = agree(accelerator, Ballot(*feed.ballot(0, 0), stop=False, save=False), vector)
+        vector = balance.vector(engine.model, step)
+        agreement = agree(ranks, Ballot(*feed.ballot(0, 0), stop=False, save=False), vector)
         balance.observe(step, agreement.watched)
         sums, _ = balance.begin_step(step + 1)
-        meter = Meter(accelerator, TASKS)
-        accumulate(accelerator, model, objective, feed.window(0, 0), agreement, meter, sums=sums)
+        meter = Meter(ranks, TASKS)
+        accumulate(engine, objective, feed.window(0, 0), agreement, meter, sums=sums)
         balance.end_step(step + 1, agreement)
-        optimizer.step()
-        optimizer.zero_grad()
-    weights = gather_object([objective.task_weights().numpy().tobytes()])
+        engine.step(Sgd.lr)
+    weights = ranks.gather(objective.task_weights().numpy().tobytes())
     return Found(weights, balance.record(), len(messages))
 
 
-def watcher(accelerator, objective: Objective) -> ProbeWatcher | None:
+def watcher(ranks: Ranks, objective: Objective) -> ProbeWatcher | None:
     if objective.watch != "probe":
         return None
     valid = make_samples()
-    probe = Probe(accelerator, valid, Draws(valid, 20, 0), ROWS["packing"], 64, 1, pad_id=0)
+    probe = Probe(ranks, valid, Draws(valid, 20, 0), ROWS["packing"], 64, 1, pad_id=0)
     return ProbeWatcher(probe, 1)
 
 
-def counted_reduces(accelerator) -> list[str]:
-    """Grows by one entry with every all-reduce that is asked of the accelerator."""
-    seen: list[str] = []
-    reduce = accelerator.reduce
-
-    def counted(tensor, reduction="sum"):
-        seen.append(reduction)
-        return reduce(tensor, reduction=reduction)
-
-    accelerator.reduce = counted
+def counted_sums(ranks: Ranks) -> list[int]:
+    """Grows by one entry, its size, with every all-reduce that is asked of the ranks."""
+    seen: list[int] = []
+    plain, in_place = ranks.sum, ranks.sum_in_place
+    ranks.sum = lambda tensor: seen.append(tensor.numel()) or plain(tensor)
+    ranks.sum_in_place = lambda tensor: seen.append(tensor.numel()) or in_place(tensor)
     return seen

@@ -29,21 +29,21 @@ class Strike:
 
 
 class KillDuringSave(Strike):
-    """Lets the next save write its weights, and then kills the process."""
+    """Lets the next save write its tensors, and then kills the process."""
 
     def __init__(self, step: int) -> None:
         super().__init__(step, signal.SIGKILL)
 
     def strike(self):
-        from mftrun.training import snapshot
+        from torch.distributed.checkpoint import FileSystemWriter
 
-        save = snapshot.save_weights
+        write = FileSystemWriter.write_data
 
-        def save_and_die(model, folder):
-            save(model, folder)
+        def write_and_die(writer, plan, planner):
+            write(writer, plan, planner)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        snapshot.save_weights = save_and_die
+        FileSystemWriter.write_data = write_and_die
 
 
 class FullDisk(Strike):

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from memory_samples import MemorySamples
-from worlds import ROWS, TASKS, llama, make_samples
+from worlds import ROWS, TASKS, engine_of, llama, make_samples
 
 from mftrun.data.draws import Draws
-from mftrun.distributed import Ddp
 from mftrun.models.with_nll import ModelWithNll
 from mftrun.training.probe import Probe
 
@@ -21,18 +20,18 @@ LONGEST = 32  # tokens of a row
 
 @dataclass(frozen=True)
 class Rank:
-    """The part of an accelerator that measuring needs."""
+    """The part of the ranks that measuring needs."""
 
-    process_index: int = 0
-    num_processes: int = 1
+    index: int = 0
+    count: int = 1
 
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Of a rank without others."""
-        assert self.num_processes == 1
+        assert self.count == 1
         return tensor
 
 
@@ -44,9 +43,8 @@ def draws() -> Draws:
     return Draws(samples(), BUDGET, seed=5)
 
 
-def probe(rows: str, micro_batch_size: int, accelerator: Any = None, longest: int = LONGEST) -> Probe:
-    accelerator = accelerator or Rank()
-    return Probe(accelerator, samples(), draws(), ROWS[rows], longest, micro_batch_size, pad_id=0)
+def probe(rows: str, micro_batch_size: int, ranks: Any = None, longest: int = LONGEST) -> Probe:
+    return Probe(ranks or Rank(), samples(), draws(), ROWS[rows], longest, micro_batch_size, pad_id=0)
 
 
 def model(dropout: float = 0.0) -> ModelWithNll:
@@ -74,11 +72,10 @@ def expected(number: int) -> torch.Tensor:
 
 def probed(context: Any, numbers: list[int]) -> dict[tuple[str, int], torch.Tensor]:
     """The draws' vectors by rows and number, summed over the ranks."""
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
-    prepared = accelerator.prepare(model())
+    engine = engine_of(context.world_size, model())
     found = {}
     for rows in ROWS:
-        here = probe(rows, 1, accelerator)
+        here = probe(rows, 1, engine.ranks)
         for number in numbers:
-            found[rows, number] = accelerator.reduce(here.sums(prepared, number), reduction="sum")
+            found[rows, number] = engine.ranks.sum(here.sums(engine.model, number))
     return found

@@ -13,15 +13,21 @@ from mftrun.models.with_nll import ModelWithNll
 from mftrun.training.step import accumulate
 
 
-def alone():
-    """What a step needs of an accelerator, for a single rank."""
-    return SimpleNamespace(
-        device="cpu",
-        num_processes=1,
-        no_sync=lambda model: nullcontext(),
-        backward=lambda share: share.backward(),
-        reduce=lambda tensor, reduction: tensor,
-    )
+class Alone:
+    """What a step needs of an engine, for a single rank; notes which micro-batches were a step's last."""
+
+    ranks = SimpleNamespace(device=torch.device("cpu"), count=1, sum=lambda tensor: tensor)
+
+    def __init__(self, model):
+        self.model = model
+        self.lasts = []
+
+    def micro_step(self, *, is_last):
+        self.lasts.append(is_last)
+        return nullcontext()
+
+    def backward(self, share):
+        share.backward()
 
 
 class Shares:
@@ -51,8 +57,7 @@ def test_samples_are_told_apart_by_their_pieces():
 
     nll = torch.ones(len(batch.target_ids), requires_grad=True)
     accumulate(
-        accelerator=alone(),
-        model=lambda *_: SimpleNamespace(nll=nll, router_loss=None),
+        engine=Alone(lambda *_: SimpleNamespace(nll=nll, router_loss=None)),
         objective=SimpleNamespace(loss=loss, needs_statistics=False),
         window=[batch],
         agreement=SimpleNamespace(counts="counts", tokens=1),
@@ -99,7 +104,7 @@ def step(split, dropout=0.1, seed=1, **more):
     window, agreement = window_of(split)
     model, meter = Recording(dropout), Shares()
     torch.manual_seed(seed)
-    accumulate(alone(), model, worlds.objective_of(split), iter(window), agreement, meter, **more)
+    accumulate(Alone(model), worlds.objective_of(split), iter(window), agreement, meter, **more)
     return model, meter.total, torch.get_rng_state()
 
 
@@ -162,6 +167,8 @@ def test_a_micro_batch_is_announced_right_before_its_forward_with_gradients():
     model = ModelWithNll(worlds.llama())
     model.register_forward_pre_hook(lambda *_: order.append(f"forward {torch.is_grad_enabled()}"))
     watch = SimpleNamespace(attend=lambda batch: order.append(f"attend {window.index(batch)}"))
-    accumulate(alone(), model, worlds.objective_of(split), window, agreement, Shares(), gradients=watch)
+    engine = Alone(model)
+    accumulate(engine, worlds.objective_of(split), window, agreement, Shares(), gradients=watch)
     pairs = [event for index in range(3) for event in (f"attend {index}", "forward True")]
     assert order == ["forward False"] * 3 + pairs
+    assert engine.lasts == [False, False, True], "ranks exchange gradients once"

@@ -43,7 +43,7 @@ def test_watching_costs_no_message_of_its_own(name):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_the_task(bad):
     objective = Objective(CrossEntropy(), TaskMean(), Coba(watch="train"), TASKS)
-    balance = Balance(Single().accelerator("fp32"), objective, TASKS)
+    balance = Balance(Single().join("fp32"), objective, TASKS)
     balance.begin_step(1)
     with pytest.raises(MftrunError, match=f"step 2: the train loss of {TASKS[1]} is not finite"):
         balance.observe(1, torch.tensor([4.0, bad, 0.0, 2.0, 2.0, 0.0], dtype=torch.float64))
@@ -51,7 +51,7 @@ def test_a_loss_that_is_not_finite_names_the_task(bad):
 
 def test_an_absent_task_is_no_loss_of_zero():
     objective = Objective(CrossEntropy(), TaskMean(), Coba(watch="train", warmup=2), TASKS)
-    balance = Balance(Single().accelerator("fp32"), objective, TASKS)
+    balance = Balance(Single().join("fp32"), objective, TASKS)
     for step, loss in enumerate((4.0, 3.0, 2.0, 1.0), start=1):
         balance.begin_step(step)
         balance.observe(step, torch.tensor([loss, 2 * loss, 0.0, 2.0, 2.0, 0.0], dtype=torch.float64))
@@ -65,7 +65,7 @@ def test_what_is_only_logged_ends_no_run():
     for weighting in (Static(), Coba()):
         objective = Objective(CrossEntropy(), TaskMean(), weighting, TASKS)
         objective.freeze([1])
-        balance = Balance(Single().accelerator("fp32"), objective, TASKS, ProbeWatcher(NoProbe(), 1))
+        balance = Balance(Single().join("fp32"), objective, TASKS, ProbeWatcher(NoProbe(), 1))
         balance.observe(0, broken)
         found = balance.record()
         assert found["probe/loss/large"] == 2.0

@@ -1,16 +1,17 @@
 """Whole runs with weightings that watch losses: resumed, split over ranks, refused."""
 
 import math
-import signal
+from functools import cache
 
 import pytest
 from runs import overrides_for, train, write_task
-from test_resume import COMMON, assert_same_run, metrics, strike
+from test_resume import COMMON, assert_same_run, metrics
 
 from mftrun.errors import ConfigError
 from mftrun.tracking import jsonl
 
 TASKS = ["backward", "forward", "sideways"]
+CUT = 5
 WARM = "loss.weighting.warmup=2"
 SMALL_PROBE = "probe.tokens_per_task=60"
 WEIGHTINGS = {
@@ -30,38 +31,46 @@ WEIGHTINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tasks_dir, tmp_path_factory):
+    """Gives an uninterrupted run with a weighting."""
+
+    @cache
+    def trained(name):
+        run = tmp_path_factory.mktemp("whole") / "run"
+        train(run, *overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name]))
+        return run
+
+    return trained
+
+
 @pytest.mark.parametrize("name", WEIGHTINGS)
-def test_resuming_changes_nothing(tasks_dir, tmp_path, name):
-    base = overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name])
-    train(tmp_path / "whole", *base)
-    train(tmp_path / "cut", *base, *strike(4, signal.SIGTERM))
-    train(tmp_path / "cut", *base, "resume=auto")
-    assert_same_run(tmp_path / "cut", tmp_path / "whole")
-    volatile = {"probe/share"}
+def test_resuming_changes_nothing(tasks_dir, tmp_path, whole, name):
+    """From a checkpoint on the way, in a log interval, an epoch and an interval of the probe."""
+    checkpoint = whole(name) / "checkpoints" / f"step-{CUT:08d}"
+    train(tmp_path, *overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name]), f"resume={checkpoint}")
+    assert_same_run(tmp_path, whole(name))
     ours, theirs = (
-        [{key: value for key, value in record.items() if key not in volatile} for record in metrics(run)]
-        for run in (tmp_path / "cut", tmp_path / "whole")
+        [{key: value for key, value in record.items() if key != "probe/share"} for record in metrics(run)]
+        for run in (tmp_path, whole(name))
     )
-    assert ours == theirs
+    assert ours == [record for record in theirs if record["step"] > CUT]
     if "focal" not in name:
-        assert len({record["weight/forward"] for record in ours if "weight/forward" in record}) > 1
+        assert len({record["weight/forward"] for record in theirs if "weight/forward" in record}) > 1
 
 
 @pytest.mark.parametrize("name", ["coba", "famo on train", "gradnorm on train"])
-def test_ranks_do_not_matter(tasks_dir, tmp_path, name):
-    base = overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name])
+def test_ranks_do_not_matter(tasks_dir, tmp_path, whole, name):
     two = ["distributed=ddp", "distributed.num_processes=2", "train.micro_batch_size=1"]
-    train(tmp_path / "one", *base)
-    train(tmp_path / "two", *base, *two)
-    one, other = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    train(tmp_path, *overrides_for(tasks_dir, *COMMON, *WEIGHTINGS[name]), *two)
+    one, other = metrics(whole(name)), metrics(tmp_path)
     for left, right in zip(one, other, strict=True):
         keys = [key for key in left if key.startswith(("weight/", "probe/loss", "train/loss", "valid/loss"))]
         assert {key: right[key] for key in keys} == pytest.approx({key: left[key] for key in keys}, rel=1e-3)
 
 
-def test_what_weights_were_computed_from_is_logged(tasks_dir, tmp_path):
-    train(tmp_path, *overrides_for(tasks_dir, *COMMON, *WEIGHTINGS["coba"]))
-    records = [record for record in jsonl.read(tmp_path / "metrics.jsonl") if "train/loss" in record]
+def test_what_weights_were_computed_from_is_logged(whole):
+    records = [record for record in jsonl.read(whole("coba") / "metrics.jsonl") if "train/loss" in record]
     kinds = ("weight", "probe/loss", "balance/slope", "balance/rcs", "balance/acs")
     for kind in kinds:
         assert all(f"{kind}/{task}" in records[-1] for task in TASKS)
@@ -70,14 +79,7 @@ def test_what_weights_were_computed_from_is_logged(tasks_dir, tmp_path):
     assert math.isclose(sum(records[-1][f"weight/{task}"] for task in TASKS), 1, rel_tol=1e-9)
 
 
-def test_a_probe_may_be_logged_without_any_weighting_watching(tasks_dir, tmp_path):
-    train(tmp_path, *overrides_for(tasks_dir, *COMMON, "probe.interval=5"))
-    records = [record for record in jsonl.read(tmp_path / "metrics.jsonl") if "train/loss" in record]
-    assert all(f"probe/loss/{task}" in records[-1] for task in TASKS)
-    assert not any(key.startswith("balance/") for key in records[-1])
-
-
-def test_the_probe_leaves_training_as_it_was(tasks_dir, tmp_path):
+def test_a_probe_that_no_weighting_watches_is_logged_and_leaves_training_as_it_was(tasks_dir, tmp_path):
     base = overrides_for(tasks_dir, *COMMON, "peft=lora", "peft.dropout=0.1")
     train(tmp_path / "without", *base)
     train(tmp_path / "with", *base, "probe.interval=2")
@@ -86,6 +88,9 @@ def test_the_probe_leaves_training_as_it_was(tasks_dir, tmp_path):
         for record in metrics(tmp_path / "with")
     ]
     assert found == metrics(tmp_path / "without")
+    last = [record for record in metrics(tmp_path / "with") if "train/loss" in record][-1]
+    assert all(f"probe/loss/{task}" in last for task in TASKS)
+    assert not any(key.startswith("balance/") for key in last)
 
 
 def test_a_task_without_validation_samples_is_named(tasks_dir, tmp_path):

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from worlds import engine_of
 
-from mftrun.distributed import Ddp
 from mftrun.errors import ConfigError
 from mftrun.launch import run_ranks
-from mftrun.training.checkpoint import Checkpoints, fault_of, find_resume
+from mftrun.training.checkpoint import Checkpoints, fault_of, find_resume, read_manifest
 from mftrun.training.meter import Meter
 from mftrun.training.progress import Best, Frozen, Lowest, Progress
 from mftrun.training.saving import Saver, read_progress
@@ -24,7 +24,13 @@ def fill(folder):
 
 
 def save(checkpoints, *steps, epoch_end=False):
-    return [checkpoints.save(step, epoch_end, fill) for step in steps]
+    return [save_one(checkpoints, step, epoch_end) for step in steps]
+
+
+def save_one(checkpoints, step, epoch_end):
+    checkpoints.begin(step)
+    fill(checkpoints.scratch(step))
+    return checkpoints.publish(step, epoch_end)
 
 
 def names(checkpoints):
@@ -56,16 +62,13 @@ def test_a_cut_checkpoint_is_passed_over_and_named(tmp_path, damage, word, caplo
     assert word in caplog.text
 
 
-def test_a_save_that_fails_leaves_no_trace(tmp_path):
+def test_what_is_begun_appears_when_it_is_published_and_goes_when_it_is_discarded(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 5)
-
-    def fail(folder):
-        fill(folder)
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        checkpoints.save(10, False, fail)
+    checkpoints.begin(10)
+    fill(checkpoints.scratch(10))
+    assert names(checkpoints) == ["step-00000005"]
+    checkpoints.discard(10)
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000005"]
 
 
@@ -141,6 +144,18 @@ def test_a_missing_one_is_refused(tmp_path):
         find_resume(str(tmp_path / "nowhere"), tmp_path)
 
 
+@pytest.mark.parametrize(("form", "age"), [(None, "an earlier"), (99, "a later")])
+@pytest.mark.parametrize("resume", ["auto", "run"])
+def test_one_of_another_version_is_refused_before_anything_is_loaded(tmp_path, form, age, resume):
+    (path,) = save(Checkpoints(tmp_path), 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["form"] = form
+    kept = {key: value for key, value in manifest.items() if value is not None}  # the first form said nothing
+    (path / "manifest.json").write_text(json.dumps(kept))
+    with pytest.raises(ConfigError, match=rf"resume.*{age} version.*new output_dir"):
+        find_resume("auto" if resume == "auto" else str(tmp_path), tmp_path)
+
+
 class Balance:
     def __init__(self):
         self.seen = 0
@@ -156,32 +171,25 @@ class World:
     """A model of one layer that is trained by hand, and its saver."""
 
     def __init__(self, context, run_dir):
-        self.accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
         torch.manual_seed(0)
-        layer = torch.nn.Linear(2, 2)
-        adam = torch.optim.AdamW(layer.parameters(), lr=0.1)
-        self.model, self.optimizer = self.accelerator.prepare(layer, adam)
+        self.engine = engine_of(context.world_size, torch.nn.Linear(2, 2))
         self.balance = Balance()
-        self.meter = Meter(self.accelerator, ["a", "b"])
+        self.meter = Meter(self.engine.ranks, ["a", "b"])
         self.checkpoints = Checkpoints(run_dir, keep_last=1)
-        objects = self.checkpoints, self.model, self.optimizer, self.balance
-        self.saver = Saver(self.accelerator, *objects, config={"name": "x"})
+        self.saver = Saver(self.engine, self.checkpoints, self.balance, config={"name": "x"})
 
     def train(self, progress, steps=1):
         for _ in range(steps):
-            self.model(torch.ones(1, 2)).square().sum().backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            with self.engine.micro_step(is_last=True):
+                self.engine.backward(self.engine.model(torch.ones(1, 2)).square().sum())
+            self.engine.step(0.1)
             self.balance.seen += 1
             progress.step += 1
             progress.batch += 1
 
     def state(self):
         """Weights and moments as they are now."""
-        moments = self.optimizer.state_dict()["state"]
-        kept = {(at, name): value.clone() for at, own in moments.items() for name, value in own.items()}
-        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-        return {**weights, **kept}
+        return {name: value.clone() for name, value in self.engine.state().items()}
 
 
 def equal(one, other):
@@ -256,7 +264,7 @@ def test_a_run_whose_best_is_gone_goes_on(tmp_path, caplog):
     assert (progress.rollback, progress.overall.stale) == (None, 4)
 
 
-def test_a_model_that_was_saved_untrained_comes_back_without_moments(tmp_path):
+def test_a_model_that_was_saved_untrained_comes_back_as_if_it_had_never_moved(tmp_path):
     world, progress = World(ALONE, tmp_path), Progress(overall=Best(1.0, 0))
     fresh = world.state()
     world.saver.save(progress, world.meter)
@@ -353,8 +361,8 @@ def test_a_run_that_begins_from_another_takes_its_bests_over(tmp_path):
     progress = new.saver.restore(old.checkpoints.path(4), new.meter)
     assert names(new.checkpoints) == names(old.checkpoints)
     assert all(
-        (new.checkpoints.path(1) / file.name).samefile(file) == (file.name != "manifest.json")
-        for file in old.checkpoints.path(1).iterdir()
+        (new.checkpoints.path(1) / name).samefile(old.checkpoints.path(1) / name)
+        for name in read_manifest(old.checkpoints.path(1)).files
     ), "no room is taken twice"
     progress.freeze(["a"])
     progress.rollback = 1

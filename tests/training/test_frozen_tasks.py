@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import cache
 
 import pytest
 from runs import overrides_for, train
@@ -18,14 +19,17 @@ STEPS = [
     "evaluation.early_stopping.per_task=2",
 ]
 ROLLBACK = "evaluation.early_stopping.rollback=true"
+ROLLED = [ROLLBACK, "checkpoint.keep_last=1"]
 FROZEN_AT = 4  # evaluations at 0 (the best), 2 and 4
 
 
-@pytest.fixture
-def base(tasks_dir, tmp_path):
+COBA = ["loss=coba", "loss.weighting.warmup=2"]
+
+
+@pytest.fixture(scope="module")
+def base(tasks_dir, tmp_path_factory):
     """One task is validated on answers that training makes ever less likely."""
-    other = tmp_path / "answers"
-    other.mkdir()
+    other = tmp_path_factory.mktemp("answers")
     rounds = [
         {"role": "human", "content": "forward: alpha"},
         {"role": "bot", "content": "7 31 904 55 8 2 77"},
@@ -35,6 +39,19 @@ def base(tasks_dir, tmp_path):
     named = [f"data.paths=[{','.join(map(str, paths))}]", f"data.tasks.forward.path={tasks_dir / 'forward'}"]
     plain = [one for one in overrides_for(tasks_dir) if not one.startswith("data.paths")]
     return [*plain, *named, f"data.tasks.forward.valid_path={other}", *STEPS]
+
+
+@pytest.fixture(scope="module")
+def whole(base, tmp_path_factory):
+    """Gives an uninterrupted run with these overrides."""
+
+    @cache
+    def trained(*more):
+        run = tmp_path_factory.mktemp("whole") / "run"
+        train(run, *base, *more)
+        return run
+
+    return trained
 
 
 def assert_same_end(one, other):
@@ -51,10 +68,10 @@ def logged(run):
     return [record for record in jsonl.read(run / "metrics.jsonl") if "train/loss" in record]
 
 
-@pytest.mark.parametrize("loss", ["loss=mft", "loss=token_mean", "loss=coba"])
-def test_a_frozen_task_is_trained_no_more_and_the_others_are(base, tmp_path, loss):
-    train(tmp_path / "run", *base, loss)
-    records = logged(tmp_path / "run")
+@pytest.mark.parametrize("loss", [["loss=mft"], ["loss=token_mean"], COBA], ids=lambda loss: loss[0])
+def test_a_frozen_task_is_trained_no_more_and_the_others_are(whole, loss):
+    run = whole(*loss)
+    records = logged(run)
     assert [record["step"] for record in records] == list(range(1, 13))
     before, after = records[:FROZEN_AT], records[FROZEN_AT:]
     assert any("train/loss/forward" in record for record in before)
@@ -63,14 +80,13 @@ def test_a_frozen_task_is_trained_no_more_and_the_others_are(base, tmp_path, los
     for other in ("backward", "sideways"):
         assert any(f"train/loss/{other}" in record for record in after)
         assert all(record[f"weight/{other}"] > 0 for record in after)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
     assert summary["tasks"]["forward"]["frozen_step"] == FROZEN_AT
     assert summary["tasks"]["backward"]["frozen_step"] is None
 
 
-def test_the_best_checkpoint_of_every_task_is_kept(base, tmp_path):
-    train(tmp_path / "run", *base, ROLLBACK, "checkpoint.keep_last=1")
-    run = tmp_path / "run" / "checkpoints"
+def test_the_best_checkpoint_of_every_task_is_kept(whole):
+    run = whole(*ROLLED) / "checkpoints"
     progress = json.loads((run / "step-00000012" / "progress.json").read_text())
     assert progress["tasks"]["forward"]["kept_step"] == 0
     kept = {best["kept_step"] for best in [progress["overall"], *progress["tasks"].values()]} | {12}
@@ -78,35 +94,40 @@ def test_the_best_checkpoint_of_every_task_is_kept(base, tmp_path):
 
 
 @pytest.mark.parametrize("more", [[], [ROLLBACK]], ids=["going on", "rolling back"])
-@pytest.mark.parametrize("stop", [2, 4, 5, 6])
-def test_resuming_changes_nothing(base, tmp_path, more, stop):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(whole, *base, *more, "loss=coba", "loss.weighting.warmup=2")
-    train(cut, *base, *more, "loss=coba", "loss.weighting.warmup=2", *strike(stop, signal.SIGTERM))
-    train(cut, *base, *more, "loss=coba", "loss.weighting.warmup=2", "resume=auto")
-    without_share = [
-        [{key: value for key, value in record.items() if key != "probe/share"} for record in metrics(run)]
-        for run in (whole, cut)
-    ]
-    assert_equal(*without_share)
-    assert_same_end(cut, whole)
+def test_stopping_and_resuming_changes_nothing(base, tmp_path, whole, more):
+    """Four stops in a row: three cut an evaluation short, of which the second would have frozen a task."""
+    expected = without_share(whole(*COBA, *more))
+    resume = []
+    for stop in (2, 4, 5, 6):
+        train(tmp_path, *base, *COBA, *more, *strike(stop, signal.SIGTERM), *resume)
+        assert (tmp_path / "checkpoints" / f"step-{stop:08d}").is_dir()
+        assert not (tmp_path / "model").exists()
+        done = [record for record in expected if record["step"] < stop]
+        assert_equal(without_share(tmp_path)[: len(done)], done)
+        resume = ["resume=auto"]
+    train(tmp_path, *base, *COBA, *more, *resume)
+    assert_equal(without_share(tmp_path), expected)
+    assert_same_end(tmp_path, whole(*COBA, *more))
 
 
-def test_rolling_back_starts_again_from_the_best_model_of_the_task(base, tmp_path):
-    train(tmp_path / "run", *base, ROLLBACK)
-    log = (tmp_path / "run" / "mftrun.log").read_text()
+def without_share(run):
+    return [{key: value for key, value in record.items() if key != "probe/share"} for record in metrics(run)]
+
+
+def test_rolling_back_starts_again_from_the_best_model_of_the_task(whole):
+    run = whole(*ROLLED)
+    log = (run / "mftrun.log").read_text()
     assert "task forward is frozen" in log
     assert "went back to the model and the optimizer of step 0" in log
-    losses = {r["step"]: r["valid/loss/backward"] for r in metrics(tmp_path / "run") if "valid/loss" in r}
+    losses = {r["step"]: r["valid/loss/backward"] for r in metrics(run) if "valid/loss" in r}
     assert losses[6] > losses[4], "two steps from the start instead of six"
     assert losses[12] < losses[6]
 
 
-def test_two_ranks_freeze_alike(base, tmp_path):
+def test_two_ranks_freeze_alike(base, tmp_path, whole):
     two = ["distributed=ddp", "distributed.num_processes=2", "train.micro_batch_size=1"]
-    train(tmp_path / "one", *base, ROLLBACK)
-    train(tmp_path / "two", *base, ROLLBACK, *two)
-    for left, right in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+    train(tmp_path, *base, *ROLLED, *two)
+    for left, right in zip(metrics(whole(*ROLLED)), metrics(tmp_path), strict=True):
         keys = [key for key in left if "loss/" in key]
         assert {key: right.get(key) for key in keys} == pytest.approx(
             {key: left[key] for key in keys}, rel=1e-3

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 import worlds
-from accelerate import Accelerator
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from worlds import Split
 
-from mftrun.distributed import Ddp
+from mftrun.distributed import Ddp, Ranks
 from mftrun.errors import ConfigError
 from mftrun.launch import run_ranks
 from mftrun.losses.normalizations import TaskMean
@@ -55,34 +54,31 @@ class Case:
         return ModelWithNll(model)
 
 
-def stepped(accelerator, case, *, measured=True):
+def stepped(ranks, case, *, measured=True):
     """Gradients of one step, and the norms measured in it."""
-    bare = case.model()
-    model = accelerator.prepare(bare)
+    engine = worlds.engine_of(ranks.count, case.model())
     objective = Objective(
         CrossEntropy(), TaskMean(), Static(dict(zip(worlds.TASKS, WEIGHTS, strict=True))), worlds.TASKS
     )
-    feed = worlds.feed_of(case.split(), accelerator.process_index, accelerator.num_processes)
+    feed = worlds.feed_of(case.split(), ranks.index, ranks.count)
     ballot = Ballot(*feed.ballot(0, 0), stop=False, save=False)
-    agreement = agree(accelerator, ballot, torch.zeros(0, dtype=torch.float64))
-    gradients = TaskGradients(bare, len(WEIGHTS))
+    agreement = agree(ranks, ballot, torch.zeros(0, dtype=torch.float64))
+    gradients = TaskGradients(engine.bare, len(WEIGHTS))
     if measured:
         gradients.begin()
-    window, meter = feed.window(0, 0), Meter(accelerator, worlds.TASKS)
-    accumulate(
-        accelerator, model, objective, window, agreement, meter, gradients=gradients if measured else None
-    )
+    window, meter = feed.window(0, 0), Meter(ranks, worlds.TASKS)
+    accumulate(engine, objective, window, agreement, meter, gradients=gradients if measured else None)
     present = torch.tensor(agreement.targets) > 0
-    norms = gradients.norms(accelerator, sum(WEIGHTS), present) if measured else None
+    norms = gradients.norms(ranks, sum(WEIGHTS), present) if measured else None
     gradients.end()
-    return {name: p.grad for name, p in bare.named_parameters() if p.grad is not None}, norms
+    return {name: p.grad for name, p in engine.bare.named_parameters() if p.grad is not None}, norms
 
 
 def norms_of_ranks(context, case):
     """What each rank measured, float64 [ranks, K]."""
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
-    _, norms = stepped(accelerator, case)
-    return accelerator.gather(norms[None])
+    ranks = Ddp(num_processes=context.world_size).join("fp32")
+    _, norms = stepped(ranks, case)
+    return torch.stack(ranks.gather(norms))
 
 
 def expected(case) -> torch.Tensor:
@@ -114,8 +110,8 @@ def assert_close(found, wanted):
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return Ddp(num_processes=1).accelerator("fp32")
+def ranks():
+    return Ddp(num_processes=1).join("fp32")
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -123,14 +119,14 @@ def accelerator():
 @pytest.mark.parametrize(
     ("size", "rows"), [(8, "padding"), (3, "padding"), (1, "packing"), (1, "padding_free")]
 )
-def test_norms_are_those_of_each_task_alone(accelerator, adapter, recompute, size, rows):
+def test_norms_are_those_of_each_task_alone(ranks, adapter, recompute, size, rows):
     case = Case(adapter, size, rows, recompute)
-    assert_close(stepped(accelerator, case)[1], expected(case))
+    assert_close(stepped(ranks, case)[1], expected(case))
 
 
-def test_tokens_count_by_their_weights(accelerator):
+def test_tokens_count_by_their_weights(ranks):
     case = Case("lora", 2, "packing", target_weights=(1.0, 0.25, 3.0))
-    assert_close(stepped(accelerator, case)[1], expected(case))
+    assert_close(stepped(ranks, case)[1], expected(case))
     assert not torch.allclose(expected(case), expected(Case("lora")), rtol=1e-3)
 
 
@@ -147,7 +143,7 @@ def test_ranks_add_up_and_agree(case):
 
 def messages_of(context, case):
     """The sizes of what ranks add up to have the norms, gradients of training aside."""
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+    ranks = Ddp(num_processes=context.world_size).join("fp32")
     gradients = TaskGradients(case.model(), len(WEIGHTS))
     gradients.begin()
     sizes, all_reduce = [], torch.distributed.all_reduce
@@ -155,7 +151,7 @@ def messages_of(context, case):
         sizes.append(sums.numel()),
         all_reduce(sums, *rest, **more),
     )
-    gradients.norms(accelerator, 1.0, torch.ones(len(WEIGHTS), dtype=torch.bool))
+    gradients.norms(ranks, 1.0, torch.ones(len(WEIGHTS), dtype=torch.bool))
     return sizes, gradients._sums.numel()
 
 
@@ -165,10 +161,10 @@ def test_ranks_exchange_the_gradients_alone():
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_training_does_not_notice(accelerator, adapter):
+def test_training_does_not_notice(ranks, adapter):
     case = Case(adapter, 3, "packing")
-    plain, _ = stepped(accelerator, case, measured=False)
-    watched, _ = stepped(accelerator, case)
+    plain, _ = stepped(ranks, case, measured=False)
+    watched, _ = stepped(ranks, case)
     assert plain.keys() == watched.keys()
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
 
@@ -176,8 +172,8 @@ def test_training_does_not_notice(accelerator, adapter):
 class Measured:
     """A measurement without the loop around it."""
 
-    def __init__(self, accelerator: Accelerator, model: ModelWithNll, num_tasks: int = 3) -> None:
-        self.accelerator, self.model = accelerator, model
+    def __init__(self, ranks: Ranks, model: ModelWithNll, num_tasks: int = 3) -> None:
+        self.ranks, self.model = ranks, model
         self.gradients = TaskGradients(model, num_tasks)
         self.present = torch.zeros(num_tasks, dtype=torch.bool)
         self.gradients.begin()
@@ -188,7 +184,7 @@ class Measured:
         return self.model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids).nll
 
     def norms(self):
-        return self.gradients.norms(self.accelerator, 1.0, self.present)
+        return self.gradients.norms(self.ranks, 1.0, self.present)
 
 
 def one_row_each() -> list:
@@ -199,22 +195,22 @@ def of_task(batches, task: int) -> list:
     return [batch for batch in batches if bool((batch.task_ids == task).all())]
 
 
-def test_absent_tasks_have_no_norm(accelerator):
-    measured = Measured(accelerator, Case().model(), num_tasks=5)
+def test_absent_tasks_have_no_norm(ranks):
+    measured = Measured(ranks, Case().model(), num_tasks=5)
     measured.nll(of_task(one_row_each(), 1)[0]).mean().backward()
     assert [bool(norm.isnan()) for norm in measured.norms()] == [True, False, True, True, True]
 
 
-def test_a_task_that_weighs_nothing_has_norm_zero(accelerator):
-    measured = Measured(accelerator, Case().model())
+def test_a_task_that_weighs_nothing_has_norm_zero(ranks):
+    measured = Measured(ranks, Case().model())
     for batch in one_row_each():
         (measured.nll(batch).mean() * (batch.task_ids[0] != 1)).backward()
     assert measured.norms()[1] == 0
     assert (measured.norms()[[0, 2]] > 0).all()
 
 
-def test_a_batch_without_targets_adds_nothing(accelerator):
-    measured = Measured(accelerator, Case("lora").model())
+def test_a_batch_without_targets_adds_nothing(ranks):
+    measured = Measured(ranks, Case("lora").model())
     batch = one_row_each()[0]
     measured.nll(batch).mean().backward()
     before = measured.norms()
@@ -229,14 +225,14 @@ def test_a_batch_without_targets_adds_nothing(accelerator):
     torch.testing.assert_close(measured.norms(), before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_segments_without_targets_are_left_out(accelerator):
+def test_segments_without_targets_are_left_out(ranks):
     """Whatever gradient they have comes from elsewhere, as that of a router loss does."""
     (batch,) = worlds.feed_of(Split("task_mean", 8, "padding_free"), 0, 1).window(0, 0)
     starts = (batch.position_ids == 0).flatten().nonzero().flatten()
     later = batch.predict_from >= starts[1]
     names = ("predict_from", "target_ids", "task_ids")
     rest = replace(batch, **{name: getattr(batch, name)[later] for name in names})
-    alone, among = (Measured(accelerator, Case().model()) for _ in range(2))
+    alone, among = (Measured(ranks, Case().model()) for _ in range(2))
     alone.nll(rest).sum().backward()
     among.gradients.attend(rest)
     among.present = alone.present
@@ -246,8 +242,8 @@ def test_segments_without_targets_are_left_out(accelerator):
     torch.testing.assert_close(among.norms(), alone.norms(), rtol=1e-5, atol=0, equal_nan=True)
 
 
-def test_each_measurement_starts_at_zero(accelerator):
-    measured = Measured(accelerator, Case().model())
+def test_each_measurement_starts_at_zero(ranks):
+    measured = Measured(ranks, Case().model())
     batch = one_row_each()[0]
     measured.nll(batch).mean().backward()
     first = measured.norms()
@@ -256,20 +252,20 @@ def test_each_measurement_starts_at_zero(accelerator):
     torch.testing.assert_close(measured.norms(), first, rtol=0, atol=0, equal_nan=True)
 
 
-def test_passes_without_gradient_do_not_count(accelerator):
-    measured = Measured(accelerator, Case("lora").model())
+def test_passes_without_gradient_do_not_count(ranks):
+    measured = Measured(ranks, Case("lora").model())
     batch = one_row_each()[0]
     with torch.no_grad():
         measured.nll(batch)
     measured.nll(batch).mean().backward()
-    once = Measured(accelerator, Case("lora").model())
+    once = Measured(ranks, Case("lora").model())
     once.nll(batch).mean().backward()
     torch.testing.assert_close(measured.norms(), once.norms(), rtol=0, atol=0, equal_nan=True)
 
 
-def test_nothing_stays_behind(accelerator):
+def test_nothing_stays_behind(ranks):
     model = Case("lora").model()
-    measured = Measured(accelerator, model)
+    measured = Measured(ranks, model)
     assert sum(len(module._forward_hooks) for module in model.modules()) == 1
     measured.gradients.begin()
     assert sum(len(module._forward_hooks) for module in model.modules()) == 1
@@ -279,9 +275,9 @@ def test_nothing_stays_behind(accelerator):
     assert measured.gradients._sums.numel() == 0
 
 
-def test_bf16_is_summed_in_float32(accelerator):
+def test_bf16_is_summed_in_float32(ranks):
     case = Case("full")
-    measured, exact = Measured(accelerator, case.model()), Measured(accelerator, case.model())
+    measured, exact = Measured(ranks, case.model()), Measured(ranks, case.model())
     for batch in one_row_each():
         with torch.autocast("cpu", torch.bfloat16):
             nll = measured.nll(batch)
@@ -310,7 +306,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layer_of_other_families(accelerator, family, caplog):
+def test_layer_of_other_families(ranks, family, caplog):
     settings, path = FAMILIES[family]
     torch.manual_seed(0)
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -319,7 +315,7 @@ def test_layer_of_other_families(accelerator, family, caplog):
     bare = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     model = ModelWithNll(bare)
     with caplog.at_level("INFO", logger="mftrun.training.gradient_norms"):
-        measured = Measured(accelerator, model)
+        measured = Measured(ranks, model)
     assert f" {path};" in caplog.text
     (batch,) = of_task(one_row_each(), 2)
     measured.nll(batch).mean().backward()
@@ -340,7 +336,7 @@ def test_decoder_without_a_trainable_layer():
     assert caught.value.key == "loss.weighting"
 
 
-def test_layer_that_sees_other_tokens(accelerator):
+def test_layer_that_sees_other_tokens(ranks):
     class Halved(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
             super().__init__()
@@ -354,6 +350,6 @@ def test_layer_that_sees_other_tokens(accelerator):
 
     llama = worlds.llama()
     llama.model.layers[1].mlp = Halved(llama.model.layers[1].mlp)
-    measured = Measured(accelerator, ModelWithNll(llama))
+    measured = Measured(ranks, ModelWithNll(llama))
     with pytest.raises(ConfigError, match="sees every token once"):
         measured.nll(one_row_each()[0])

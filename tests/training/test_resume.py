@@ -5,8 +5,7 @@ import signal
 
 import pytest
 import torch
-from runs import overrides_for, train
-from safetensors.torch import load_file
+from runs import assert_same_tensors, overrides_for, train
 
 from mftrun.launch import RankFailed
 from mftrun.tracking import jsonl
@@ -23,6 +22,7 @@ COMMON = [
 ]
 ADAPTERS = {"full": ["peft=none"], "lora": ["peft=lora", "peft.r=4", "peft.dropout=0.1"]}
 VOLATILE = {"time", "tokens_per_second", "memory_gib"}
+BESIDE = ["checkpoint.asynchronous=true", "checkpoint.export=true"]
 BOMB = ["allowed_targets=[bombs]"]
 
 
@@ -50,14 +50,8 @@ def metrics(run):
 
 def assert_same_run(found, expected):
     name = f"checkpoints/step-{STEPS:08d}"
-    ours, theirs = (
-        load_file(found / name / "weights.safetensors"),
-        load_file(expected / name / "weights.safetensors"),
-    )
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    for file in ("optimizer.pt", "state.pt"):
-        assert_equal(torch.load(found / name / file), torch.load(expected / name / file))
+    assert_same_tensors(found / name, expected / name)
+    assert_equal(torch.load(found / name / "state.pt"), torch.load(expected / name / "state.pt"))
     progress = [json.loads((run / name / "progress.json").read_text()) for run in (found, expected)]
     assert {**progress[0], "seconds": 0} == {**progress[1], "seconds": 0}
 
@@ -79,14 +73,28 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_sigterm_saves_at_the_next_step_and_resuming_changes_nothing(tasks_dir, tmp_path, whole, adapter):
-    base = overrides_for(tasks_dir, *COMMON, *ADAPTERS[adapter])
+@pytest.mark.parametrize("beside", [[], BESIDE], ids=["plain", "beside"])
+def test_sigterm_saves_at_the_next_step_and_resuming_changes_nothing(
+    tasks_dir, tmp_path, whole, adapter, beside
+):
+    base = overrides_for(tasks_dir, *COMMON, *ADAPTERS[adapter], *beside)
     train(tmp_path, *base, *strike(4, signal.SIGTERM))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
     assert not (tmp_path / "model").exists()
     train(tmp_path, *base, "resume=auto")
     assert_same_run(tmp_path, whole[adapter])
     assert metrics(tmp_path) == metrics(whole[adapter])
+    if beside:
+        assert_exported(tmp_path / f"checkpoints/step-{STEPS:08d}/model", tmp_path / "model")
+
+
+def assert_exported(folder, final):
+    """The model of a checkpoint is that which the run has ended with, but for the card."""
+    files = {path.name for path in final.iterdir()} - {"README.md"}
+    assert {path.name for path in folder.iterdir()} - {"README.md"} == files
+    assert [
+        name for name in sorted(files) if (folder / name).read_bytes() != (final / name).read_bytes()
+    ] == []
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -100,8 +108,10 @@ def test_kill_loses_only_the_steps_since_the_last_checkpoint(tasks_dir, tmp_path
     assert metrics(tmp_path) == metrics(whole[adapter])
 
 
-def test_kill_in_the_middle_of_a_save_leaves_the_previous_one(tasks_dir, tmp_path, whole):
-    base = overrides_for(tasks_dir, *COMMON, *ADAPTERS["full"])
+@pytest.mark.parametrize("asynchronous", ["false", "true"])
+def test_kill_in_the_middle_of_a_save_leaves_the_previous_one(tasks_dir, tmp_path, whole, asynchronous):
+    beside = f"checkpoint.asynchronous={asynchronous}"
+    base = overrides_for(tasks_dir, *COMMON, *ADAPTERS["full"], beside)
     bomb = "+tracker.bomb={_target_:bombs.KillDuringSave,step:6}"
     with pytest.raises(RankFailed, match="SIGKILL"):
         train(tmp_path, *base, *BOMB, bomb)

@@ -7,9 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from runs import SMALL, train, write_task
-from safetensors.torch import load_file
+from runs import SMALL, assert_same_tensors, train, write_task
 
 from mftrun.compose import compose
 from mftrun.data.shards.folder import ShardFolder
@@ -73,9 +71,7 @@ def metrics(run):
 
 def assert_same_run(found, expected):
     name = f"checkpoints/step-{STEPS:08d}"
-    ours, theirs = (load_file(run / name / "weights.safetensors") for run in (found, expected))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert_same_tensors(found / name, expected / name)
     assert metrics(found) == metrics(expected)
 
 
@@ -116,8 +112,7 @@ def test_resume_in_another_folder_reads_on_where_the_checkpoint_was_taken(base, 
     checkpoint = whole / "checkpoints" / "step-00000005"
     train(tmp_path / "copy", *base, f"resume={checkpoint}")
     name = f"checkpoints/step-{STEPS:08d}"
-    ours, theirs = (load_file(run / name / "weights.safetensors") for run in (tmp_path / "copy", whole))
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert_same_tensors(tmp_path / "copy" / name, whole / name)
 
 
 def test_two_ranks_go_on_where_one_was_stopped(base, tmp_path, whole):

@@ -1,12 +1,13 @@
 """What a run does, seen from outside: its records, its checkpoints, its final model, its ways to end."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import torch
-from runs import overrides_for, train
+from runs import checkpoint_tensors, overrides_for, train
 from safetensors.torch import load_file
 
 from mftrun.data.table import SampleTable
@@ -155,8 +156,13 @@ def test_the_best_model_can_be_the_final_one(tasks_dir, tmp_path):
     best = tmp_path / "checkpoints" / f"step-{progress['overall']['kept_step']:08d}"
     assert best.name != "step-00000008"
     final = load_file(tmp_path / "model" / "model.safetensors")
-    saved = load_file(best / "weights.safetensors")
-    assert all(torch.equal(final[name.removeprefix("model.")], saved[name]) for name in saved)
+    saved = {
+        name.removeprefix("model.model."): tensor
+        for name, tensor in checkpoint_tensors(best).items()
+        if name.startswith("model.model.")
+    }
+    assert saved
+    assert all(torch.equal(final[name], saved[name]) for name in saved)
 
 
 def test_a_loss_that_is_not_finite_names_task_and_samples(tasks_dir, tmp_path):
@@ -201,31 +207,45 @@ def test_a_best_that_could_not_be_saved_does_not_cost_the_one_before(tasks_dir, 
     assert checkpoints(tmp_path) == [2, 6]
 
 
-def test_resuming_with_other_settings_names_the_keys(tasks_dir, tmp_path):
-    base = overrides_for(tasks_dir, "train.max_steps=4", "checkpoint.every_steps=2")
-    train(tmp_path, *base)
+@pytest.fixture(scope="module")
+def plain(tasks_dir, tmp_path_factory):
+    """A finished run of four steps with a checkpoint at its middle, and its overrides."""
+    run = tmp_path_factory.mktemp("plain")
+    often = ["train.log_every=1", "checkpoint.every_steps=2", "evaluation.every=null"]
+    base = overrides_for(tasks_dir, "train.max_steps=4", "train.precision=fp32", *often)
+    train(run, *base)
+    return run, base
+
+
+@pytest.fixture
+def copied(plain, tmp_path):
+    """A copy of the finished run, and its overrides."""
+    return shutil.copytree(plain[0], tmp_path / "copy", symlinks=True), plain[1]
+
+
+def test_resuming_with_other_settings_names_the_keys(copied):
+    run, base = copied
     changed = [*base, "resume=auto", "optimizer.lr=0.5", "train.max_grad_norm=3"]
     with pytest.raises(ConfigError) as caught:
-        train(tmp_path, *changed)
+        train(run, *changed)
     assert "optimizer.lr: 0.003 -> 0.5" in str(caught.value)
     assert "train.max_grad_norm: 1.0 -> 3" in str(caught.value)
 
 
-def test_longer_training_can_be_asked_for(tasks_dir, tmp_path):
-    base = overrides_for(tasks_dir, "checkpoint.every_steps=2")
-    train(tmp_path, *base, "train.max_steps=4")
-    train(tmp_path, *base, "train.max_steps=6", "resume=auto", "checkpoint.allow_changed_config=true")
-    assert checkpoints(tmp_path)[-1] == 6
+def test_longer_training_can_be_asked_for(copied):
+    run, base = copied
+    train(run, *base, "train.max_steps=6", "resume=auto", "checkpoint.allow_changed_config=true")
+    assert checkpoints(run)[-1] == 6
+    assert [record["step"] for record in records(run, "train/loss")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_cut_checkpoint_falls_back_to_the_one_before(tasks_dir, tmp_path):
-    base = overrides_for(tasks_dir, "train.max_steps=4", "checkpoint.every_steps=2", "evaluation.every=null")
-    train(tmp_path, *base)
-    weights = tmp_path / "checkpoints" / "step-00000004" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    train(tmp_path, *base, "resume=auto")
-    assert "resumed at step 2" in (tmp_path / "mftrun.log").read_text()
-    assert checkpoints(tmp_path)[-1] == 4
+def test_a_cut_checkpoint_falls_back_to_the_one_before(copied):
+    run, base = copied
+    (tensors,) = (run / "checkpoints" / "step-00000004" / "tensors").glob("*.distcp")
+    tensors.write_bytes(tensors.read_bytes()[:100])
+    train(run, *base, "resume=auto")
+    assert "resumed at step 2" in (run / "mftrun.log").read_text()
+    assert checkpoints(run)[-1] == 4
 
 
 def test_a_ranks_own_error_reaches_the_user(tasks_dir, tmp_path):
@@ -234,25 +254,19 @@ def test_a_ranks_own_error_reaches_the_user(tasks_dir, tmp_path):
         train(tmp_path, *overrides_for(tasks_dir, *two, *bomb("Raise", step=0)))
 
 
+def losses(run):
+    return [record["train/loss"] for record in records(run, "train/loss")]
+
+
 @pytest.mark.parametrize("setting", ["train.gradient_checkpointing=true", "model.head=chunked"])
-def test_saving_memory_changes_no_loss(tasks_dir, tmp_path, setting):
-    base = overrides_for(tasks_dir, "train.max_steps=3", "train.log_every=1")
-    for name, more in {"plain": [], "other": [setting]}.items():
-        train(tmp_path / name, *base, *more)
-    plain, other = (
-        [record["train/loss"] for record in records(tmp_path / name, "train/loss")]
-        for name in ("plain", "other")
-    )
-    assert other == pytest.approx(plain, rel=1e-5)
+def test_saving_memory_changes_no_loss(plain, tmp_path, setting):
+    run, base = plain
+    train(tmp_path, *base, setting)
+    assert losses(tmp_path) == pytest.approx(losses(run), rel=1e-5)
 
 
-def test_bf16_trains_close_to_fp32(tasks_dir, tmp_path):
-    base = overrides_for(tasks_dir, "train.max_steps=4", "train.log_every=1")
-    for precision in ("fp32", "bf16"):
-        train(tmp_path / precision, *base, f"train.precision={precision}")
-    exact, half = (
-        [record["train/loss"] for record in records(tmp_path / name, "train/loss")]
-        for name in ("fp32", "bf16")
-    )
-    assert half == pytest.approx(exact, rel=2e-2)
-    assert half != exact
+def test_bf16_trains_close_to_fp32(plain, tmp_path):
+    exact, base = plain
+    train(tmp_path, *[one for one in base if "precision" not in one], "train.precision=bf16")
+    assert losses(tmp_path) == pytest.approx(losses(exact), rel=2e-2)
+    assert losses(tmp_path) != losses(exact)

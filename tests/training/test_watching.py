@@ -40,7 +40,7 @@ def trained(watcher, value=1.0):
 
 @pytest.fixture
 def train_watcher():
-    return TrainWatcher(Single().accelerator("fp32"), TASKS)
+    return TrainWatcher(Single().join("fp32"), TASKS)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, [0, 0, 0, 1]), (1, [1, 1, 1, 2]), (3, [1, 1, 1, 2])])
@@ -108,13 +108,13 @@ def sums_of(rank):
 
 def kept(context, _):
     """Whether each rank has its own sums again; and the state."""
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
-    first, second = (TrainWatcher(accelerator, TASKS) for _ in range(2))
-    first.begin().load_vector(sums_of(accelerator.process_index))
+    ranks = Ddp(num_processes=context.world_size).join("fp32")
+    first, second = (TrainWatcher(ranks, TASKS) for _ in range(2))
+    first.begin().load_vector(sums_of(ranks.index))
     state = first.state()
     second.load_state(state)
     is_same = torch.equal(second.vector(None, 1), first.vector(None, 1)) and second.is_new(1)
-    return accelerator.gather(torch.tensor([is_same])).tolist(), state
+    return ranks.gather(is_same), state
 
 
 def test_every_rank_has_its_own_sums_again():
@@ -133,7 +133,7 @@ def test_another_number_of_ranks_has_them_all(train_watcher):
 class Second:
     """The second of two ranks."""
 
-    process_index, num_processes, is_main_process, device = 1, 2, False, torch.device("cpu")
+    index, count, is_main, device = 1, 2, False, torch.device("cpu")
 
 
 def test_of_another_number_of_ranks_the_first_takes_them_alone():

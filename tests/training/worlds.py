@@ -12,7 +12,7 @@ from mftrun.data.epochs import SameSamples
 from mftrun.data.mixture import Proportional
 from mftrun.data.plan import Planner, evaluation_plan
 from mftrun.data.rows import Concat, Packing, Padding, PaddingFree
-from mftrun.distributed import Ddp
+from mftrun.distributed import Ddp, Engine
 from mftrun.losses.focal import Focal
 from mftrun.losses.normalizations import SampleMean, TaskMean, TaskSampleMean, TokenMean
 from mftrun.losses.objective import Objective
@@ -23,6 +23,7 @@ from mftrun.training.agreement import Ballot, agree
 from mftrun.training.evaluation import Evaluator
 from mftrun.training.feed import Feed
 from mftrun.training.meter import Meter
+from mftrun.training.optimizers import AdamW, OptimizerFactory
 from mftrun.training.step import accumulate
 
 TASKS = ["large", "small", "single"]
@@ -90,19 +91,30 @@ class Split:
 
 def gradients(context, split: Split) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Gradient of the first global batch, and the record that would be logged for it."""
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+    engine = engine_of(context.world_size, ModelWithNll(llama()))
+    ranks = engine.ranks
     objective = objective_of(split)
-    feed = feed_of(split, accelerator.process_index, accelerator.num_processes)
-    model = accelerator.prepare(ModelWithNll(llama()))
+    feed = feed_of(split, ranks.index, ranks.count)
     ballot = Ballot(*feed.ballot(0, 0), stop=False, save=False)
-    agreement = agree(accelerator, ballot, torch.zeros(0, dtype=torch.float64, device=accelerator.device))
-    meter = Meter(accelerator, TASKS)
-    accumulate(accelerator, model, objective, feed.window(0, 0), agreement, meter)
+    agreement = agree(ranks, ballot, torch.zeros(0, dtype=torch.float64, device=ranks.device))
+    meter = Meter(ranks, TASKS)
+    accumulate(engine, objective, feed.window(0, 0), agreement, meter)
     meter.count(agreement)
-    bare = accelerator.unwrap_model(model)
     record = meter.record(dict(zip(TASKS, objective.task_weights().tolist(), strict=True)))
     kept = {key: value for key, value in record.items() if key.startswith("train/") or key == "target_share"}
-    return {name: p.grad.clone() for name, p in bare.named_parameters()}, kept
+    return {name: p.grad.clone() for name, p in engine.bare.named_parameters()}, kept
+
+
+def engine_of(
+    ranks: int,
+    model: torch.nn.Module,
+    optimizer: OptimizerFactory | None = None,
+    max_grad_norm: float | None = None,
+) -> Engine:
+    """A model under DDP, or alone."""
+    strategy = Ddp(num_processes=ranks)
+    options = {"precision": "fp32", "max_grad_norm": max_grad_norm}
+    return strategy.engine(strategy.join("fp32"), model, optimizer or AdamW(lr=0.1), **options)
 
 
 def objective_of(split: Split) -> Objective:
@@ -126,11 +138,9 @@ def feed_of(split: Split, rank: int, world_size: int) -> Feed:
 def validated(context, split: Split) -> dict[str, float]:
     """Validation losses of all samples by an untrained model."""
     samples = make_samples(split.weights)
-    accelerator = Ddp(num_processes=context.world_size).accelerator("fp32")
+    engine = engine_of(context.world_size, ModelWithNll(llama()))
     plan = evaluation_plan(samples.lengths, ROWS[split.rows], 32)
-    model = accelerator.prepare(ModelWithNll(llama()))
-    losses = Evaluator(accelerator, samples, plan, split.micro_batch_size, pad_id=0).losses(
-        model, context.stop
-    )
+    evaluator = Evaluator(engine.ranks, samples, plan, split.micro_batch_size, pad_id=0)
+    losses = evaluator.losses(engine.model, context.stop)
     assert losses is not None
     return losses

@@ -1,0 +1,81 @@
+"""A model that the first rank alone has read, handed out slice by slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mftrun.distributed.ranks import Ranks
+    from mftrun.models.with_nll import ModelWithNll
+
+
+@dataclass(frozen=True)
+class Source:
+    """The numbers of a model before it is sharded.
+
+    Args:
+        ranks: Those that share it.
+        is_wanted: Whether some rank lacks them.
+        state: Parameters and saved buffers by name, on the first rank.
+        buffers: Other buffers by name, on the first rank.
+    """
+
+    ranks: Ranks
+    is_wanted: bool
+    state: dict[str, Any]
+    buffers: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: ModelWithNll, ranks: Ranks) -> Source:
+        """Takes the numbers of the first rank aside, and leaves a model without any, where some rank has none.
+
+        A collective call.
+        """
+        empty = any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+        if not any(ranks.gather(empty)):
+            return cls(ranks, False, {}, {})
+        state = dict(model.state_dict()) if ranks.is_main else {}
+        buffers = {name: b for name, b in model.named_buffers() if name not in model.state_dict()}
+        model.to("meta")
+        _tie(model)
+        return cls(ranks, True, state, buffers)
+
+    def hand_out(self, model: ModelWithNll, *, on_host: bool) -> None:
+        """Gives every rank its slices. A collective call.
+
+        Args:
+            model: The sharded model, without numbers.
+            on_host: Whether slices lie in the host's memory.
+        """
+        if not self.is_wanted:
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        model.to_empty(device="cpu" if on_host else self.ranks.device)
+        _tie(model)
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=on_host)
+        set_model_state_dict(model, self.state, options=options)
+        self._send_buffers(model)
+
+    def _send_buffers(self, model: nn.Module) -> None:
+        """Rotary frequencies and the like, which are computed when a model is made."""
+        from torch import distributed
+
+        for name, buffer in self.buffers.items():
+            sent = buffer if self.ranks.is_main else torch.empty_like(buffer, device=self.ranks.device)
+            sent = sent.to(self.ranks.device)
+            distributed.broadcast(sent, src=0)
+            owner, _, own = name.rpartition(".")
+            model.get_submodule(owner).register_buffer(own, sent, persistent=False)
+
+
+def _tie(model: ModelWithNll) -> None:
+    """Moving parameters to another device makes two of a shared one."""
+    from mftrun.models.parts import causal_lm_of
+
+    causal_lm: Any = causal_lm_of(model.model)
+    causal_lm.tie_weights()

@@ -1,0 +1,64 @@
+"""distributed=auto: puts the strategy that fits in its place, before anything else looks at the configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mftrun.paths import resource_dir
+
+if TYPE_CHECKING:
+    from mftrun.schema import RunConfig
+
+log = logging.getLogger(__name__)
+
+_TARGET = "mftrun.distributed.auto.Auto"
+
+
+def settled(config: Mapping[str, Any], typed: RunConfig) -> dict[str, Any]:
+    """The configuration, with the chosen strategy for ``distributed=auto``; any other as it is.
+
+    Args:
+        config: The resolved configuration.
+        typed: The same, checked.
+
+    Raises:
+        ConfigError: The model's sizes cannot be had.
+    """
+    if config["distributed"].get("_target_") != _TARGET:
+        return dict(config)
+    from mftrun.jobs.described import choose_strategy
+    from mftrun.jobs.preparation import build_group
+
+    strategy = build_group(typed, "distributed")
+    devices, memory = _devices(config["job"], strategy)
+    choice = choose_strategy(typed, devices, memory, strategy)
+    log.info("distributed=auto takes %s: %s", choice.strategy, choice.reason)
+    return {**config, "distributed": _option(choice.strategy, config["distributed"])}
+
+
+def _devices(job: Mapping[str, Any], strategy: Any) -> tuple[int, int]:
+    """GPUs of all machines, and bytes of the smallest: those that are here, or that job=plan is asked about."""
+    import torch
+
+    from mftrun.jobs.plan import memory_size
+
+    here = [torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count())]
+    planned = job.get("device_memory")
+    memory = min(here, default=0) if planned is None else memory_size(planned)
+    number = strategy.processes() * strategy.num_nodes if here or planned else 0
+    return int(job.get("devices") or number), memory
+
+
+def _option(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The option of that name, on the machines that were asked for."""
+    from omegaconf import OmegaConf
+
+    from mftrun.distributed.auto import machine_keys
+
+    loaded: Any = OmegaConf.to_container(
+        OmegaConf.load(resource_dir("conf") / "distributed" / f"{name}.yaml")
+    )
+    loaded.pop("defaults", None)
+    return {**{key: asked[key] for key in machine_keys()}, **loaded}
