@@ -49,9 +49,12 @@ def leave_group() -> None:
 
 
 def _form_group(device: torch.device) -> None:
+    import os
+
     from torch import distributed
 
     if not distributed.is_initialized():
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed looks for it
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
 

@@ -40,8 +40,9 @@ class Source:
             return cls(ranks, False, {}, {})
         state = dict(model.state_dict()) if ranks.is_main else {}
         buffers = {name: b for name, b in model.named_buffers() if name not in model.state_dict()}
+        shared = _shared(model)
         model.to("meta")
-        _tie(model)
+        _tie(model, shared)
         return cls(ranks, True, state, buffers)
 
     def hand_out(self, model: ModelWithNll, *, on_host: bool) -> None:
@@ -55,8 +56,9 @@ class Source:
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
+        shared = _shared(model)
         model.to_empty(device="cpu" if on_host else self.ranks.device)
-        _tie(model)
+        _tie(model, shared)
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=on_host)
         set_model_state_dict(model, self.state, options=options)
         self._send_buffers(model)
@@ -73,9 +75,21 @@ class Source:
             model.get_submodule(owner).register_buffer(own, sent, persistent=False)
 
 
-def _tie(model: ModelWithNll) -> None:
-    """Moving parameters to another device makes two of a shared one."""
-    from mftrun.models.parts import causal_lm_of
+def _shared(model: nn.Module) -> list[list[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
 
-    causal_lm: Any = causal_lm_of(model.model)
-    causal_lm.tie_weights()
+
+def _tie(model: nn.Module, shared: list[list[str]]) -> None:
+    """Moving parameters to another device makes several of a shared one.
+
+    Those are joined again that were one, and no others: an embedding that is trained in full beside adapters is
+    not the head's any more, whatever the model's configuration says.
+    """
+    for first, *others in shared:
+        for name in others:
+            owner, _, own = name.rpartition(".")
+            setattr(model.get_submodule(owner), own, model.get_parameter(first))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,10 +84,16 @@ KINDS = (
 
 RULES = (
     Rule(
-        ("lora", "dora", "qlora", "qdora", "qlora8"),
+        ("lora", "dora", "qlora", "qdora"),
         lambda strategy: isinstance(strategy, TensorParallel),
-        "tensor parallel divides the matrices that adapters would have to follow",
+        "tensor parallel divides the matrices, which adapters would have to follow",
         nearest="peft=none, or distributed=fsdp",
+    ),
+    Rule(
+        ("qlora8",),
+        lambda strategy: isinstance(strategy, TensorParallel),
+        "tensor parallel divides the matrices, which 8-bit weights cannot be",
+        nearest="peft=none, or distributed=zero2",
     ),
     Rule(
         ("qlora8",),
@@ -125,8 +132,13 @@ def check_combination(strategy: Strategy, adapter: Adapter) -> None:
     """Refuses what cannot work, before anything is loaded.
 
     Raises:
-        ConfigError: It cannot. The message says why, and what is nearest to it.
+        ConfigError: It cannot, or a library is missing. The message says why, and what is nearest to it.
     """
+    if isinstance(strategy, Zero) and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            "distributed",
+            'DeepSpeed is not installed: pip install "mftrun[deepspeed]", or use distributed=fsdp',
+        )
     rule = rule_for(strategy, adapter)
     if rule is not None and rule.refuses:
         raise ConfigError("peft", f"{rule.reason}; use {rule.nearest}")

@@ -36,8 +36,6 @@ class Zero(Machines):
         stage: 1 divides the optimizer's state, 2 the gradients besides, 3 the weights besides.
         offload_optimizer: Whether the optimizer's state lies in the host's memory (arXiv 2101.06840).
         offload_weights: Whether the weights do, with stage 3.
-        cpu_adam: Whether the step on the host is made by DeepSpeed's own kernel, which is compiled once (it needs
-            a C++ compiler), instead of by torch.
         overlap_comm: Whether ranks exchange gradients while others are computed.
         bucket_size: Numbers that are exchanged at once.
         persistence_threshold: Weights of fewer numbers stay whole on every rank, with stage 3.
@@ -50,7 +48,6 @@ class Zero(Machines):
     stage: Literal[1, 2, 3] = 2
     offload_optimizer: bool = False
     offload_weights: bool = False
-    cpu_adam: bool = True
     overlap_comm: bool = True
     bucket_size: int = 500_000_000
     persistence_threshold: int = 100_000
@@ -158,6 +155,7 @@ class Zero(Machines):
             "data_types": {"grad_accum_dtype": "fp32"},
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
+            # Torch steps on the host, too: its kernel is as fast as DeepSpeed's, which must be compiled.
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 2**62,
         }

@@ -31,7 +31,13 @@ PRELOAD = (
     "transformers.models.llama.modeling_llama",
     "accelerate",
     "peft",
+    "torch.distributed.checkpoint",
+    "hydra.utils",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "mftrun.jobs.train",
+    "mftrun.jobs.assembly",
+    "mftrun.jobs.completion",
 )
 """What the server imports: slow, needed by every rank, and none of it touches an accelerator."""
 

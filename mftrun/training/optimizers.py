@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class OptimizerFactory(Protocol):
     """Makes an optimizer once the model is there."""
 
-    lr: float
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
 
     def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """The optimizer of the model's trainable parameters."""

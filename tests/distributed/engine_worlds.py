@@ -38,7 +38,7 @@ MAX_NORM = 0.2
 
 
 def probe(context, base):
-    """For each adapter: the norms of two steps, what is wrong with gradients, and what a bad step has changed."""
+    """For each adapter: the norms of its steps, what is wrong with gradients, what a bad step has changed."""
     strategy = strategies(context.world_size)[base["strategy"]]
     ranks = strategy.join("fp32")
     reports = {
@@ -70,7 +70,7 @@ def _probe(strategy, ranks, adapter, folder):
         record.add(_gradients(engine))
         norms.append(engine.step(1e-2))
     before = _numbers(engine)
-    with _bad_losses(engine):
+    with _BadLosses(engine):
         _accumulate(engine)
     spoilt = engine.step(1e-2)
     changed = _different(before, _numbers(engine))
@@ -118,7 +118,7 @@ def _accumulate(engine):
     accumulate(engine, objective, feed.window(0, 0), agreement, Meter(ranks, ["a", "b"]))
 
 
-class _bad_losses:
+class _BadLosses:
     """Inside, what is sent backward on the last rank is not a number."""
 
     def __init__(self, engine):

@@ -1,4 +1,4 @@
-"""Whole runs under every strategy on one small pretrained model, and the plain libraries' word on what they saved."""
+"""Whole runs under every strategy on one small pretrained model, and what plain libraries make of them."""
 
 import json
 
@@ -10,7 +10,7 @@ from mftrun.tracking import jsonl
 from runs import train
 
 STEPS, SAVED = 4, 2
-# What shows whether a step is the same step: a rate that changes, a decay that counts, a norm that is clipped.
+# What shows whether a step is the same step: a changing rate, a decay that counts, clipped norms.
 COMMON = [
     "tracker=none",
     "model=llama",
@@ -36,7 +36,6 @@ ADAPTERS = {
         for name in ("lora", "dora", "pissa", "qlora", "qdora", "qlora8")
     },
 }
-OFFLOAD = ["distributed.cpu_adam=false"]
 
 
 def under(strategy):

@@ -1,4 +1,4 @@
-"""What a step is under every strategy: all gradients, clipped and scaled once, and none that is not finite."""
+"""What a step is under every strategy: all gradients, scaled and clipped once, and none but finite ones."""
 
 import json
 

@@ -5,13 +5,15 @@ from functools import cache
 
 import pytest
 from runs import overrides_for, train, write_task
-from test_resume import COMMON, assert_same_run, metrics
+from test_resume import COMMON as RESUMED
+from test_resume import assert_same_run, metrics
 
 from mftrun.errors import ConfigError
 from mftrun.tracking import jsonl
 
 TASKS = ["backward", "forward", "sideways"]
-CUT = 5
+CUT = 4
+COMMON = [*RESUMED, f"checkpoint.every_steps={CUT}"]
 WARM = "loss.weighting.warmup=2"
 SMALL_PROBE = "probe.tokens_per_task=60"
 WEIGHTINGS = {
