@@ -23,6 +23,7 @@ from mftrun.compose import resolved
 from mftrun.errors import ConfigError
 from mftrun.explain import explanation
 from mftrun.files import write_atomically
+from mftrun.launch.logs import silence_imports
 from mftrun.lock import LOCK, locked
 from mftrun.paths import CONFIG_FILE, resource_dir
 from mftrun.rerun import config_name
@@ -55,6 +56,7 @@ class Job(Protocol):
 def main() -> None:
     """Runs `python -m mftrun` with `sys.argv`; exits with 1 after an error, 130 after Ctrl-C."""
     sys.argv[1:] = own_arguments(sys.argv[1:])
+    silence_imports()
     with _errors_reach_us(), followers_told(sys.argv[1:]):
         try:
             _lead_or_follow(sys.argv[1:])

@@ -71,7 +71,7 @@ def scratch_folder(path: Path) -> Path:
 
 
 def begin_folder(path: Path) -> Path:
-    """Makes the empty scratch folder of ``path``. What :func:`whole_folder` does, in parts: several write to it."""
+    """Makes the empty scratch folder of ``path``: :func:`whole_folder` in parts, where several write."""
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_folder(path)
     _finish_swap(path)

@@ -10,7 +10,7 @@ from mftrun.distributed.replicated import Ddp
 
 @dataclass(frozen=True)
 class Auto(Ddp):
-    """Stands for the strategy that will be chosen, from the GPUs, the model's size and what is trained of it."""
+    """Stands for the strategy that will be chosen by the GPUs, the model's size and what is trained of it."""
 
 
 def machine_keys() -> tuple[str, ...]:

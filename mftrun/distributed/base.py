@@ -88,7 +88,7 @@ class Engine(Protocol):
     def state(self) -> dict[str, Any]:
         """The trained weights, saved buffers and the optimizer's state, for torch's distributed checkpoint.
 
-        Under ``model.NAME`` and ``optimizer.NAME.KEY`` lies what this rank holds of each tensor, with the whole
+        Under ``model.NAME`` and ``optimizer.NAME.KEY`` lies what this rank holds of a tensor, with the whole
         tensor's shape and the same names under every strategy: a checkpoint fits any strategy and number of
         ranks. Views of the live tensors. A collective call.
         """
@@ -104,8 +104,8 @@ class Engine(Protocol):
     def gathered(self, names: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
         """Whole parameters and saved buffers one by one, as the model computes with them.
 
-        A collective call: every rank must iterate to the end. No rank holds more than one whole tensor at a time
-        but for what the caller keeps.
+        A collective call: every rank must iterate to the end. No rank holds more than one whole tensor at a
+        time but for what the caller keeps.
 
         Args:
             names: Chooses by name; the same on every rank.
@@ -116,7 +116,7 @@ class Engine(Protocol):
 
 
 def called_within(model: nn.Module, function: Callable[[ModelWithNll], Result]) -> Result:
-    """Calls a function inside a forward pass of a prepared model, without gradients; see `Engine.within_forward`."""
+    """Calls a function inside a model's forward pass, without gradients; see `Engine.within_forward`."""
     import torch
 
     results: list[Result] = []

@@ -32,10 +32,10 @@ class Fsdp(Machines):
 
     Args:
         wrap: Class names of the modules that are gathered as one; None takes the decoder's layers.
-        reshard_after_forward: Whether a layer's weights are let go after its forward pass and gathered again for
-            its backward pass: less memory, half as many messages again.
-        accumulate_whole_gradients: Whether ranks exchange gradients in a step's last backward pass alone: fewer
-            messages, and a whole gradient on each rank where there are several micro-batches.
+        reshard_after_forward: Whether a layer's weights are let go after its forward pass and gathered again
+            for its backward pass: less memory, half as many messages again.
+        accumulate_whole_gradients: Whether ranks exchange gradients in a step's last backward pass alone:
+            fewer messages, and a whole gradient on each rank where there are several micro-batches.
         cpu_offload: Whether weights, gradients and optimizer state lie in the host's memory.
         cpu_efficient_loading: Whether the first rank alone reads the weights and hands them out. Quantized
             weights are read by every rank all the same.
@@ -163,7 +163,7 @@ def _layers(model: ModelWithNll, wrap: Sequence[str] | None) -> list[nn.Module]:
         there = sorted({type(module).__name__ for module in model.modules()})
         raise ConfigError(
             "distributed.wrap",
-            f"the model has no module of class {', '.join(sorted(missing)) or 'that is known to be a layer'}; "
+            f"the model has no module of class {', '.join(sorted(missing)) or 'known to be a layer'}; "
             f"there are {', '.join(there)}",
         )
     return found[::-1]

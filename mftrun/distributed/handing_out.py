@@ -31,7 +31,7 @@ class Source:
 
     @classmethod
     def of(cls, model: ModelWithNll, ranks: Ranks) -> Source:
-        """Takes the numbers of the first rank aside, and leaves a model without any, where some rank has none.
+        """Takes the numbers of the first rank aside, and leaves no model any, where some rank has none.
 
         A collective call.
         """
@@ -86,8 +86,8 @@ def _shared(model: nn.Module) -> list[list[str]]:
 def _tie(model: nn.Module, shared: list[list[str]]) -> None:
     """Moving parameters to another device makes several of a shared one.
 
-    Those are joined again that were one, and no others: an embedding that is trained in full beside adapters is
-    not the head's any more, whatever the model's configuration says.
+    Those are joined again that were one, and no others: an embedding that is trained in full beside adapters
+    is not the head's any more, whatever the model's configuration says.
     """
     for first, *others in shared:
         for name in others:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from mftrun.errors import ConfigError
 
 _PORTS = range(1, 65536)
+_RANKS_PER_CORE = 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Machines:
         """Number of ranks to start on this machine.
 
         Raises:
-            ConfigError: There are more ranks than GPUs on a machine that has some.
+            ConfigError: There are more ranks than GPUs, or without any more than the cores can bear.
         """
         gpus = visible_gpus()
         wanted = self.num_processes if self.num_processes is not None else max(gpus, 1)
@@ -57,7 +59,18 @@ class Machines:
                 "num_processes",
                 f"{wanted} ranks need as many GPUs, and {gpus} are visible; lower it, or show more GPUs",
             )
+        if not gpus and wanted > cores() * _RANKS_PER_CORE:
+            _refuse(
+                "num_processes",
+                f"{wanted} ranks are too many for {cores()} CPU cores, and no GPU is visible; "
+                f"at most {cores() * _RANKS_PER_CORE} can be tried here",
+            )
         return wanted
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def visible_gpus() -> int:

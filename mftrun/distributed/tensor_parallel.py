@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 class TogetherRanks(Ranks):
     """Ranks that all work on the whole global batch; see `Ranks`.
 
-    What they have is the same but for signals, which reach them at different moments: a sum counts each of them
-    as its share of one.
+    What they have is the same but for signals, which reach them at different moments: a sum counts each of
+    them as its share of one.
     """
 
     def __init__(self, ranks: Ranks) -> None:

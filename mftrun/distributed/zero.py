@@ -197,8 +197,8 @@ def _deepspeed(device: torch.device) -> Any:
 def _gather_head_once(engine: Any) -> None:
     """With stage 3, makes the output head's weights come with the whole model's forward pass.
 
-    DeepSpeed gathers weights as modules are called, in the same order on every rank. But the head is applied as
-    often as a rank has chunks of targets.
+    DeepSpeed gathers weights as modules are called, in the same order on every rank. But the head is
+    applied as often as a rank has chunks of targets.
 
     Raises:
         ConfigError: The head is more than a linear layer, and must be called as a module.

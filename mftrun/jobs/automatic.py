@@ -1,4 +1,4 @@
-"""distributed=auto: puts the strategy that fits in its place, before anything else looks at the configuration."""
+"""distributed=auto: puts the strategy that fits in its place, before anything else looks there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def settled(config: Mapping[str, Any], typed: RunConfig) -> dict[str, Any]:
 
 
 def _devices(job: Mapping[str, Any], strategy: Any) -> tuple[int, int]:
-    """GPUs of all machines, and bytes of the smallest: those that are here, or that job=plan is asked about."""
+    """GPUs of all machines, and bytes of the smallest: those here, or those that job=plan is asked about."""
     import torch
 
     from mftrun.jobs.plan import memory_size

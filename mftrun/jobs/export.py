@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from mftrun.data.tokenizer import load_saved
-from mftrun.distributed.trained import saved_buffers, trained_parameters
+from mftrun.distributed.trained import trained_parameters
 from mftrun.jobs.preparation import build_group
 from mftrun.models.parts import causal_lm_of
 
@@ -57,7 +57,9 @@ class ModelExport:
             Whole tensors on the main rank, nothing elsewhere. A collective call.
         """
         bare = self.engine.bare
-        wanted = {*trained_parameters(bare), *saved_buffers(bare), *_embeddings(bare)}
+        # Under each of its names: layers of some adapters share a buffer, and peft looks for all of them.
+        buffers = (name for name, _ in bare.named_buffers(remove_duplicate=False))
+        wanted = {*trained_parameters(bare), *buffers, *_embeddings(bare)}
         found = self.engine.gathered(wanted.__contains__)
         return {name.removeprefix("model."): tensor for name, tensor in found if self.engine.ranks.is_main}
 

@@ -47,13 +47,17 @@ class PlanJob:
         Raises:
             ConfigError: The model's sizes cannot be had, or its adapters do not fit it.
         """
+        from mftrun.distributed.support import check_combination
         from mftrun.files import write_json
         from mftrun.jobs.described import describe
+        from mftrun.jobs.preparation import build_group
         from mftrun.planning.estimate import estimate
         from mftrun.planning.report import as_values, report
         from mftrun.schema import RunConfig
 
-        planned = describe(RunConfig.from_dict(config), self.devices)
+        typed = RunConfig.from_dict(config)
+        check_combination(build_group(typed, "distributed"), build_group(typed, "peft"))
+        planned = describe(typed, self.devices)
         memory = self._memory()
         found = estimate(planned.model, planned.setup)
         options = self._options(planned, memory) if memory is not None and found.needed > memory else []

@@ -20,6 +20,7 @@ from mftrun.data.supply import Supply
 from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
 from mftrun.distributed import Strategy
+from mftrun.distributed.support import check_combination
 from mftrun.errors import ConfigError
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.sources import task_sources
@@ -89,6 +90,7 @@ def check_parts(config: RunConfig) -> None:
     _check_rates(config.objects["scheduler"].get("min_lr", 0.0), parts["optimizer"].lr)
     parts["model"].check()
     parts["peft"].check()
+    check_combination(parts["distributed"], parts["peft"])
     Trackers(build_trackers(config)).check()
 
 

@@ -29,6 +29,11 @@ QUIET_LOGGERS = (
 """Libraries whose messages below WARNING tell a user nothing."""
 
 
+def silence_imports() -> None:
+    """Keeps bitsandbytes from remarking, wherever it is imported, on kernels that it could be faster with."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def configure_logging(rank: int, log_file: Path | None, level: int = logging.INFO) -> None:
     """Send this rank's log records and Python warnings to the console and to the run's log file.
 
@@ -45,6 +50,8 @@ def configure_logging(rank: int, log_file: Path | None, level: int = logging.INF
         text = LOG_FORMAT.replace(CONSOLE_FORMAT, mark + CONSOLE_FORMAT)
         file.setFormatter(logging.Formatter(text, DATE_FORMAT))
         handlers.append(file)
+    for handler in handlers:
+        handler.addFilter(_tells_something)
     lowest = level if rank == 0 else max(level, logging.WARNING)
     logging.basicConfig(level=lowest, handlers=handlers, force=True)
     logging.captureWarnings(True)
@@ -52,6 +59,11 @@ def configure_logging(rank: int, log_file: Path | None, level: int = logging.INF
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in QUIET_LOGGERS:
         _quieten(logging.getLogger(name))
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Not the compiler's command lines, with which DeepSpeed finds out what it could compile."""
+    return "distutils" not in record.pathname
 
 
 def _quieten(logger: logging.Logger) -> None:

@@ -20,6 +20,7 @@ from mftrun.launch.errors import RankFailed
 from mftrun.launch.stop import HELD_SIGNALS
 
 PRELOAD = (
+    "mftrun.launch.preloaded",
     "mftrun.launch",
     "numpy",
     "torch",

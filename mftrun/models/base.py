@@ -86,8 +86,8 @@ class ModelSource(Protocol):
             tokenizer: Made by `tokenizer`.
             dtype: Of the weights that are not quantised, unless the option names one.
             quantization: How linear layers hold their weights. Only for models that `has_files`.
-            mesh: The ranks among which matrices are divided (tensor parallel); None keeps them whole. Only for
-                models that `has_files`.
+            mesh: The ranks among which matrices are divided (tensor parallel); None keeps them whole. Only
+                for models that `has_files`.
 
         Raises:
             ConfigError: It cannot be loaded.

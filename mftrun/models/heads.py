@@ -238,7 +238,7 @@ def _check_liger() -> None:
 
 
 def is_plain(output: nn.Module) -> bool:
-    """Whether a head is its weight and bias alone: not wrapped, adapted, quantised, parametrised or divided."""
+    """Whether a head is its weight and bias alone: not adapted, quantised, parametrised or divided."""
     return type(output) is nn.Linear and not isinstance(output.weight, DTensor)
 
 

@@ -66,11 +66,12 @@ class ModelWithNll(nn.Module):
             position_ids: int64 [rows, length]; restart at 0 at every segment, count on through padding.
             predict_from: int64 [T], index into rows * length of the position that predicts each target.
             target_ids: int64 [T], the tokens predicted there.
-            instead: Called in place of all this, the other arguments left alone: sharded weights can be computed
-                with inside of a forward pass only.
+            instead: Called in place of all this, the other arguments left alone: sharded weights can be
+                computed with inside of a forward pass only.
 
         Returns:
-            The nlls; with T = 0 they are empty and still connected to every parameter. Or what `instead` returns.
+            The nlls; with T = 0 they are empty and still connected to every parameter. Or what `instead`
+            returns.
         """
         if instead is not None:
             return instead(self)  # type: ignore[no-any-return]

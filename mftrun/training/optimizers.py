@@ -60,11 +60,16 @@ class AdamW:
 
         trainable = [p for p in model.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in trainable if _dimensions(p) >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if _dimensions(p) < 2], "weight_decay": 0.0},
         ]
         fused = all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for p in trainable)
         betas = (self.betas[0], self.betas[1])
         return torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=self.eps, fused=fused
         )
+
+
+def _dimensions(parameter: torch.Tensor) -> int:
+    """Of the whole parameter: DeepSpeed leaves nothing of one that it has divided, but notes its shape."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))

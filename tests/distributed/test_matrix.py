@@ -16,6 +16,7 @@ pytest.importorskip("bitsandbytes")
 EXACT, PACKED = 1e-5, 1e-3
 STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 CELLS = [(adapter, strategy) for adapter in ("none", "lora", "qlora") for strategy in STRATEGIES]
+DIVIDED = [("none", "tp")]
 OFFLOADED = [("none", "zero2_offload"), ("qlora", "zero2_offload"), ("lora", "zero3_offload")]
 # Less travelled: adapters made from weights, memory savers, and objectives that look into the step.
 OTHERS = {
@@ -57,7 +58,7 @@ def assert_same_curves(found, expected, close):
         assert ours[name] == pytest.approx(value, **limit), name
 
 
-@pytest.mark.parametrize(("adapter", "strategy"), [*CELLS, *OFFLOADED])
+@pytest.mark.parametrize(("adapter", "strategy"), [*CELLS, *DIVIDED, *OFFLOADED])
 def test_a_cell(world, tmp_path, adapter, strategy):
     """Same curve as one process; resumed in fresh processes the same run; saved whole for plain libraries."""
     chosen, ranks = ADAPTERS[adapter], under(strategy)
