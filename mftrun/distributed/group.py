@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mftrun.distributed.ranks import Ranks
 
@@ -20,6 +23,21 @@ def resolve_precision(asked: str) -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def half(precision: str) -> torch.dtype | None:
+    """The dtype of matrix products in mixed precision; None without."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp32": None}[precision]
+
+
+def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+    """What surrounds a forward pass in mixed precision."""
+    import torch
+
+    dtype = half(precision)
+    return nullcontext if dtype is None else partial(torch.autocast, device.type, dtype)
+
+
 def join(precision: str, *, grouped: bool = False) -> Ranks:
     """Joins this process to the ranks that its environment names, if there are others.
 
@@ -27,6 +45,7 @@ def join(precision: str, *, grouped: bool = False) -> Ranks:
         precision: ``fp32`` or ``bf16``.
         grouped: Whether a rank without others is a process group, too, as libraries that divide a model ask.
     """
+    _join_gpus()
     ranks = Ranks(_accelerator(precision))
     if grouped:
         _form_group(ranks.device)
@@ -48,6 +67,19 @@ def leave_group() -> None:
         distributed.destroy_process_group()
 
 
+def _join_gpus() -> None:
+    """With messages between the hosts' memories, too: of weights, moments and norms that lie there."""
+    import os
+
+    import torch
+    from torch import distributed
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and torch.cuda.is_available() and not distributed.is_initialized():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("cpu:gloo,cuda:nccl")
+
+
 def _form_group(device: torch.device) -> None:
     import os
 
@@ -55,7 +87,7 @@ def _form_group(device: torch.device) -> None:
 
     if not distributed.is_initialized():
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed looks for it
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
 
 

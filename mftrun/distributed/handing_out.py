@@ -38,6 +38,7 @@ class Source:
         empty = any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
         if not any(ranks.gather(empty)):
             return cls(ranks, False, {}, {})
+        _cast(model, ranks.gather(_dtypes(model))[0])
         state = dict(model.state_dict()) if ranks.is_main else {}
         buffers = {name: b for name, b in model.named_buffers() if name not in model.state_dict()}
         shared = _shared(model)
@@ -73,6 +74,18 @@ class Source:
             distributed.broadcast(sent, src=0)
             owner, _, own = name.rpartition(".")
             model.get_submodule(owner).register_buffer(own, sent, persistent=False)
+
+
+def _dtypes(model: nn.Module) -> dict[str, torch.dtype]:
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor.dtype for name, tensor in named}
+
+
+def _cast(model: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
+    """Some families keep weights in float32 as they are read, which one without numbers does not."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.dtype != dtypes[name]:
+            tensor.data = tensor.data.to(dtypes[name])
 
 
 def _shared(model: nn.Module) -> list[list[str]]:

@@ -16,7 +16,9 @@ from mftrun.errors import ConfigError
 
 if TYPE_CHECKING:
     from mftrun.distributed.base import Strategy
+    from mftrun.losses.objective import Objective
     from mftrun.models.adapters import Adapter
+    from mftrun.models.base import ModelSource
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,50 @@ def check_combination(strategy: Strategy, adapter: Adapter) -> None:
             "distributed",
             'DeepSpeed is not installed: pip install "mftrun[deepspeed]", or use distributed=fsdp',
         )
+    if isinstance(strategy, Zero):
+        strategy.check_options()
+        _check_head(strategy, adapter)
     rule = rule_for(strategy, adapter)
     if rule is not None and rule.refuses:
         raise ConfigError("peft", f"{rule.reason}; use {rule.nearest}")
+
+
+def _check_head(strategy: Zero, adapter: Adapter) -> None:
+    """The same as the engine's own check, for heads that are named as they mostly are, before loading."""
+    for key in ("target_modules", "modules_to_save"):
+        named = getattr(adapter, key, None) or ()
+        for name in {"lm_head", "embed_out"}.intersection(() if isinstance(named, str) else named):
+            if strategy.sharding.weights:
+                raise ConfigError(
+                    f"peft.{key}",
+                    f"{name}: zero3 cannot share out an output head with an adapter; use distributed=fsdp",
+                )
+
+
+def check_dtype(strategy: Strategy, source: ModelSource) -> None:
+    """Refuses a dtype of the weights that a strategy would not keep.
+
+    Raises:
+        ConfigError: DeepSpeed holds weights in the dtype of the run's precision.
+    """
+    if isinstance(strategy, Zero) and getattr(source, "dtype", "auto") != "auto":
+        raise ConfigError(
+            "model.dtype",
+            "DeepSpeed holds weights in the dtype of train.precision; use model.dtype=auto, or "
+            "distributed=fsdp",
+        )
+
+
+def check_objective(strategy: Strategy, objective: Objective) -> None:
+    """Refuses an objective that looks at what no rank has whole.
+
+    Raises:
+        ConfigError: It measures gradients of layers whose inputs are divided.
+    """
+    if objective.needs_gradient_norms and not strategy.divides_data:
+        raise ConfigError(
+            "loss.weighting", "gradnorm cannot measure layers that tp has divided; use distributed=fsdp"
+        )
 
 
 def options() -> dict[str, Strategy]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -66,10 +66,3 @@ def begin_state(optimizer: torch.optim.Optimizer, params: Iterable[Iterable[Tens
         for value in state.values():
             if isinstance(value, Tensor):
                 value.zero_()
-
-
-def whole_tensors(model: nn.Module, names: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a model's state that are wanted, by name, detached and where they are."""
-    for name, tensor in model.state_dict().items():
-        if names(name) and isinstance(tensor, Tensor):
-            yield name, tensor.detach()

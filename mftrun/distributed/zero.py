@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from mftrun.distributed.base import Sharding, called_within
-from mftrun.distributed.group import join
-from mftrun.distributed.machines import Machines
+from mftrun.distributed.base import Engine, Sharding
+from mftrun.distributed.common import CommonStrategy
+from mftrun.distributed.group import half, join
 from mftrun.distributed.ranks import Ranks
 from mftrun.errors import ConfigError
+from mftrun.nearest import unknown
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from mftrun.models.base import ModelSource
     from mftrun.models.with_nll import ModelWithNll
     from mftrun.training.optimizers import OptimizerFactory
 
-Result = TypeVar("Result")
+
+_OWN = {
+    "stage": "distributed=zero1, zero2 or zero3",
+    "overlap_comm": "distributed.overlap_comm",
+    "reduce_bucket_size": "distributed.bucket_size",
+    "stage3_param_persistence_threshold": "distributed.persistence_threshold",
+    "offload_optimizer": "distributed.offload_optimizer",
+    "offload_param": "distributed.offload_weights",
+    "contiguous_gradients": "it is always true",
+}
 
 
 @dataclass(frozen=True)
-class Zero(Machines):
+class Zero(CommonStrategy):
     """DeepSpeed's ZeRO (arXiv 1910.02054).
 
     Args:
@@ -38,11 +46,12 @@ class Zero(Machines):
         offload_weights: Whether the weights do, with stage 3.
         overlap_comm: Whether ranks exchange gradients while others are computed.
         bucket_size: Numbers that are exchanged at once.
-        persistence_threshold: Weights of fewer numbers stay whole on every rank, with stage 3.
+        persistence_threshold: Weights of fewer numbers stay whole on every rank, with stage 3; None takes
+            DeepSpeed's.
         options: More keys of DeepSpeed's ``zero_optimization``, as its documentation names them.
 
     Raises:
-        ConfigError: Weights are to be offloaded that are not divided.
+        ConfigError: A value is out of range or does not act at this stage, or an option has a key of its own.
     """
 
     stage: Literal[1, 2, 3] = 2
@@ -50,7 +59,7 @@ class Zero(Machines):
     offload_weights: bool = False
     overlap_comm: bool = True
     bucket_size: int = 500_000_000
-    persistence_threshold: int = 100_000
+    persistence_threshold: int | None = None
     options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +69,40 @@ class Zero(Machines):
                 "distributed.offload_weights",
                 f"needs divided weights, and stage {self.stage} divides none; use distributed=zero3_offload",
             )
+        if self.bucket_size < 1:
+            raise ConfigError("distributed.bucket_size", f"must be 1 or more, not {self.bucket_size}")
+        if self.persistence_threshold is not None and (self.stage < 3 or self.persistence_threshold < 0):
+            raise ConfigError(
+                "distributed.persistence_threshold", "must be 0 or more, and acts at stage 3 alone"
+            )
+        for name in set(self.options or ()) & _OWN.keys():
+            raise ConfigError(f"distributed.options.{name}", f"has a key of its own: {_OWN[name]}")
+
+    def check_options(self) -> None:
+        """Refuses options that DeepSpeed does not know.
+
+        Raises:
+            ConfigError: It knows no such key, or refuses its value.
+        """
+        if not self.options:
+            return
+        import torch
+
+        _deepspeed(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+        from pydantic import ValidationError
+
+        for name in self.options:
+            if name not in DeepSpeedZeroConfig.model_fields:
+                problem = f"DeepSpeed has no key {name}"
+                raise ConfigError(
+                    f"distributed.options.{name}", unknown(name, DeepSpeedZeroConfig.model_fields, problem)
+                )
+        try:
+            DeepSpeedZeroConfig(**self.config("fp32", None)["zero_optimization"])
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            raise ConfigError(f"distributed.options.{fault['loc'][0]}", fault["msg"]) from error
 
     @property
     def sharding(self) -> Sharding:
@@ -71,16 +114,6 @@ class Zero(Machines):
             cpu_optimizer=self.offload_optimizer,
             cpu_weights=self.offload_weights,
         )
-
-    @property
-    def divides_data(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def needs_files(self) -> bool:
-        """False."""
-        return False
 
     def join(self, precision: str) -> Ranks:
         """See `Strategy.join`."""
@@ -104,12 +137,14 @@ class Zero(Machines):
         *,
         precision: str,
         max_grad_norm: float | None,
-    ) -> ZeroEngine:
+    ) -> Engine:
         """See `Strategy.engine`."""
+        from mftrun.distributed.zero_engine import ZeroEngine
+
         deepspeed = _deepspeed(ranks.device)
         engine, *_ = deepspeed.initialize(
             model=model,
-            optimizer=self._optimizer(model, optimizer),
+            optimizer=optimizer.build(model),
             config=self.config(precision, max_grad_norm),
             dist_init_required=False,
         )
@@ -120,7 +155,7 @@ class Zero(Machines):
         """That of the other weights: DeepSpeed holds the ones to train in one dtype."""
         import torch
 
-        return torch.bfloat16 if precision == "bf16" else torch.float32
+        return half(precision) or torch.float32
 
     def quant_storage(self, precision: str) -> torch.dtype:
         """With stage 3 that of the other weights, as DeepSpeed gathers all in one dtype."""
@@ -139,7 +174,7 @@ class Zero(Machines):
             "reduce_bucket_size": self.bucket_size,
             **(self.options or {}),
         }
-        if self.stage == 3:
+        if self.persistence_threshold is not None:
             zero["stage3_param_persistence_threshold"] = self.persistence_threshold
         if self.offload_optimizer:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
@@ -159,9 +194,6 @@ class Zero(Machines):
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 2**62,
         }
-
-    def _optimizer(self, model: ModelWithNll, factory: OptimizerFactory) -> Any:
-        return factory.build(model)
 
 
 @contextmanager
@@ -219,64 +251,3 @@ def _gather_head_once(engine: Any) -> None:
         )
     for parameter in head.parameters():
         deepspeed.zero.register_external_parameter(engine.module, parameter)
-
-
-class ZeroEngine:
-    """Trains a model through DeepSpeed; see `Engine`.
-
-    Args:
-        ranks: Those that train it.
-        engine: DeepSpeed's.
-    """
-
-    def __init__(self, ranks: Ranks, engine: Any) -> None:
-        self.ranks = ranks
-        self.model = engine
-        self.bare: ModelWithNll = engine.module
-
-    def micro_step(self, *, is_last: bool) -> AbstractContextManager[Any]:
-        """See `Engine.micro_step`."""
-        self.model.set_gradient_accumulation_boundary(is_boundary=is_last)
-        return nullcontext()
-
-    def backward(self, share: Tensor) -> None:
-        """DeepSpeed averages gradients over the ranks, so that each share is multiplied by their number."""
-        self.model.backward(share * self.ranks.count, scale_wrt_gas=False)
-
-    def step(self, rate: float) -> float:
-        """See `Engine.step`. DeepSpeed clips, and skips a step whose norm is not finite."""
-        from mftrun.distributed.replicated import set_rate
-
-        set_rate(self.model.optimizer, rate)
-        self.model.step()
-        norm = float(self.model.get_global_grad_norm())
-        return math.inf if self.model.optimizer.overflow else norm
-
-    def within_forward(self, function: Callable[[ModelWithNll], Result]) -> Result:
-        """See `Engine.within_forward`."""
-        return called_within(self.model, function)
-
-    def state(self) -> dict[str, Any]:
-        """See `Engine.state`. The weights are the float32 ones that are stepped."""
-        from mftrun.distributed.zero_state import zero_state
-
-        return zero_state(self.model)
-
-    def load(self, read: Callable[[dict[str, Any]], None], *, optimizer: bool = True) -> None:
-        """See `Engine.load`."""
-        from mftrun.distributed.zero_state import refresh, zero_state
-
-        read(zero_state(self.model, optimizer=optimizer))
-        refresh(self.model)
-
-    def gathered(self, names: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
-        """See `Engine.gathered`. Trained weights are the float32 ones that are stepped."""
-        import torch
-
-        from mftrun.distributed.zero_state import whole_parameter
-
-        parameters = dict(self.bare.named_parameters(remove_duplicate=False))
-        for name, tensor in self.bare.state_dict().items():
-            if names(name):
-                whole = whole_parameter(parameters[name]) if name in parameters else tensor
-                yield name, whole.detach().cpu() if self.ranks.is_main else torch.empty(0)

@@ -53,12 +53,19 @@ def _devices(job: Mapping[str, Any], strategy: Any) -> tuple[int, int]:
 
 def _option(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The option of that name, on the machines that were asked for."""
-    from omegaconf import OmegaConf
-
     from mftrun.distributed.auto import machine_keys
 
-    loaded: Any = OmegaConf.to_container(
-        OmegaConf.load(resource_dir("conf") / "distributed" / f"{name}.yaml")
-    )
-    loaded.pop("defaults", None)
-    return {**{key: asked[key] for key in machine_keys()}, **loaded}
+    return {**_composed(name), **{key: asked[key] for key in machine_keys()}}
+
+
+def _composed(name: str) -> dict[str, Any]:
+    """The values of an option and of those it builds on."""
+    from omegaconf import OmegaConf
+
+    file = resource_dir("conf") / "distributed" / f"{name}.yaml"
+    loaded: Any = OmegaConf.to_container(OmegaConf.load(file))
+    values: dict[str, Any] = {}
+    for base in loaded.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            values.update(_composed(base))
+    return {**values, **loaded}

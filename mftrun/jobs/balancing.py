@@ -103,7 +103,9 @@ def build_balance(
         pad_id: Token that fills rows.
     """
     probe = _probe_watcher(config, objective, ranks, valid, draws, pad_id)
-    gradients = TaskGradients(model, len(valid.tasks)) if objective.needs_gradient_norms else None
+    gradients = (
+        TaskGradients(model, len(valid.tasks), ranks.device) if objective.needs_gradient_norms else None
+    )
     return Balance(ranks, objective, valid.tasks, probe, gradients)
 
 

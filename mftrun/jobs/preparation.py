@@ -20,7 +20,7 @@ from mftrun.data.supply import Supply
 from mftrun.data.table import SampleTable
 from mftrun.data.template import Template
 from mftrun.distributed import Strategy
-from mftrun.distributed.support import check_combination
+from mftrun.distributed.support import check_combination, check_dtype, check_objective
 from mftrun.errors import ConfigError
 from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.sources import task_sources
@@ -91,6 +91,8 @@ def check_parts(config: RunConfig) -> None:
     parts["model"].check()
     parts["peft"].check()
     check_combination(parts["distributed"], parts["peft"])
+    check_dtype(parts["distributed"], parts["model"])
+    check_objective(parts["distributed"], parts["loss"])
     Trackers(build_trackers(config)).check()
 
 

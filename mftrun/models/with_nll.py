@@ -6,6 +6,7 @@ It is what the strategies prepare, so that DDP, FSDP, ZeRO and compile all see o
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class ModelWithNll(nn.Module):
         super().__init__()
         self.model = model
         self.head = head or head_for(model).head
+        # Strategies that have none of their own set it; it surrounds every forward pass.
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         causal_lm = causal_lm_of(model)
         decoder_of(causal_lm)
         output_head_of(causal_lm)
@@ -73,8 +76,14 @@ class ModelWithNll(nn.Module):
             The nlls; with T = 0 they are empty and still connected to every parameter. Or what `instead`
             returns.
         """
-        if instead is not None:
-            return instead(self)  # type: ignore[no-any-return]
+        with self.autocast():
+            if instead is not None:
+                return instead(self)  # type: ignore[no-any-return]
+            return self._losses(input_ids, position_ids, predict_from, target_ids)
+
+    def _losses(
+        self, input_ids: Tensor, position_ids: Tensor, predict_from: Tensor, target_ids: Tensor
+    ) -> NllOutput:
         causal_lm = causal_lm_of(self.model)
         routed = self._router_coefficient > 0
         outputs = decode(causal_lm, input_ids, position_ids, router_logits=routed)

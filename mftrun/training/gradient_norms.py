@@ -44,13 +44,15 @@ class TaskGradients:
     Args:
         model: The model-with-nll, the bare one, before or after a strategy has prepared it.
         num_tasks: K.
+        device: Where the model computes; None takes where the layer's weights are.
 
     Raises:
         ConfigError: The decoder has no trainable linear layer.
     """
 
-    def __init__(self, model: ModelWithNll, num_tasks: int) -> None:
+    def __init__(self, model: ModelWithNll, num_tasks: int, device: torch.device | None = None) -> None:
         path, self._layer = _last_linear(decoder_of(causal_lm_of(model.model)))
+        self._device = device or _weight(self._layer).device
         self._shape = (num_tasks, *_out_in(self._layer))
         self._hook: RemovableHandle | None = None
         self._positions = 0
@@ -62,7 +64,7 @@ class TaskGradients:
     def begin(self) -> None:
         """Starts the measurement of one optimizer step."""
         self.end()
-        self._sums = torch.zeros(self._shape, dtype=torch.float32, device=_weight(self._layer).device)
+        self._sums = torch.zeros(self._shape, dtype=torch.float32, device=self._device)
         self._hook = self._layer.register_forward_hook(self._watch)
 
     def attend(self, batch: Batch) -> None:

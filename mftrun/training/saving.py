@@ -12,7 +12,7 @@ from mftrun.errors import ConfigError
 from mftrun.training import snapshot, tensors
 from mftrun.training.checkpoint import Checkpoints
 from mftrun.training.progress import Progress
-from mftrun.training.writing import PROGRESS, CheckpointWriter, Export, any_of
+from mftrun.training.writing import PROGRESS, CheckpointWriter, Export
 
 if TYPE_CHECKING:
     from mftrun.distributed import Engine
@@ -133,7 +133,7 @@ class Saver:
         step, progress.rollback = progress.rollback, None
         assert step is not None, "a rollback was asked for"
         is_main = self._ranks.is_main
-        if not any_of(self._ranks, is_main and self.checkpoints.holds(step)):
+        if not self._ranks.any(is_main and self.checkpoints.holds(step)):
             log.warning("not going back to step %d: there is no whole checkpoint of it", step)
             return False
         self._load_trained(self.checkpoints.path(step))

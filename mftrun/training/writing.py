@@ -18,7 +18,7 @@ from mftrun.training.progress import Progress
 from mftrun.training.tensors import FOLDER, Writing, gathered
 
 if TYPE_CHECKING:
-    from mftrun.distributed import Engine, Ranks
+    from mftrun.distributed import Engine
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,6 @@ class Export(Protocol):
         Raises:
             OSError: They could not be written.
         """
-
-
-def any_of(ranks: Ranks, says: bool) -> bool:
-    """Whether some rank says so, on all of them. A collective call."""
-    return ranks.any(says)
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ class CheckpointWriter:
         assert pending is not None, "begun before"
         own: list[list[Any]] = []
         failed = not self._done(pending.step, lambda: own.append(pending.tensors.wait()))
-        complete = not any_of(self._ranks, failed)
+        complete = not self._ranks.any(failed)
         written = gathered(own[0]) if complete else []
         if complete and self._done_by_main(pending.step, lambda: self._publish(pending, written)):
             return pending.step
@@ -131,7 +126,7 @@ class CheckpointWriter:
     def is_over(self) -> bool:
         """Whether every rank has written its part, or failed to: `settle` does not wait for it."""
         assert self._pending is not None, "begun before"
-        return not any_of(self._ranks, not self._pending.tensors.is_over)
+        return not self._ranks.any(not self._pending.tensors.is_over)
 
     def _share(self, progress: Progress, state: Mapping[str, Any]) -> None:
         self._checkpoints.begin(progress.step)
@@ -165,7 +160,7 @@ class CheckpointWriter:
 
     def _done_by_main(self, step: int, action: Callable[[], None]) -> bool:
         """Lets the main rank act, and says on all of them whether it could."""
-        return any_of(self._ranks, self._ranks.is_main and self._done(step, action))
+        return self._ranks.any(self._ranks.is_main and self._done(step, action))
 
     def _done(self, step: int, action: Callable[[], None]) -> bool:
         """Acts, and says whether it could; why not is for the log."""

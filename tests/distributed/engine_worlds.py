@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import torch
+from gradient_record import GradientRecord
 from memory_samples import joined
 from transformers import AutoTokenizer
 
@@ -19,7 +20,6 @@ from mftrun.losses.objective import Objective
 from mftrun.losses.token_losses import CrossEntropy
 from mftrun.losses.weightings import Static
 from mftrun.models.adapters import FullFineTuning, Lora
-from mftrun.models.gradients import GradientRecord
 from mftrun.models.pretrained import Pretrained
 from mftrun.models.quantization import FourBit
 from mftrun.models.with_nll import ModelWithNll

@@ -13,7 +13,7 @@ pytest.importorskip("deepspeed")
 pytest.importorskip("bitsandbytes")
 
 # fp32; weights of 4 bit are multiplied in bf16, whose rounding depends on how rows are split.
-EXACT, PACKED = 1e-5, 1e-3
+EXACT, PACKED, HALF = 1e-5, 1e-3, 2e-2
 STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 CELLS = [(adapter, strategy) for adapter in ("none", "lora", "qlora") for strategy in STRATEGIES]
 DIVIDED = [("none", "tp")]
@@ -30,6 +30,9 @@ OTHERS = {
     "gradnorm-zero3": ("zero3", ["loss=gradnorm", "loss.weighting.watch=train"]),
     "statistics-fsdp": ("fsdp", ["loss=focal", "loss.token_loss.level=task"]),
     "statistics-zero3": ("zero3", ["loss=focal", "loss.token_loss.level=task"]),
+    "half-fsdp": ("fsdp", [*ADAPTERS["lora"], "train.precision=bf16", "peft.modules_to_save=[lm_head]"]),
+    "half-zero3": ("zero3", [*ADAPTERS["none"], "train.precision=bf16"]),
+    "half-tp": ("tp", [*ADAPTERS["none"], "train.precision=bf16"]),
     "whole-layers-fsdp": ("fsdp", [*ADAPTERS["lora"], "peft.modules_to_save=[embed_tokens]"]),
     "whole-layers-zero3": ("zero3", [*ADAPTERS["lora"], "peft.modules_to_save=[embed_tokens]"]),
 }
@@ -46,6 +49,8 @@ def world(tasks_dir, tmp_path_factory):
 
 
 def tolerance(overrides):
+    if "train.precision=bf16" in overrides:
+        return HALF
     return PACKED if any(one.startswith("peft=q") for one in overrides) else EXACT
 
 

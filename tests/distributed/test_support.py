@@ -7,7 +7,7 @@ import pytest
 from mftrun.compose import compose
 from mftrun.distributed import support
 from mftrun.errors import ConfigError
-from mftrun.jobs.preparation import build_group
+from mftrun.jobs.preparation import build_group, check_parts
 from mftrun.schema import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +72,29 @@ def test_a_missing_library_is_named(monkeypatch):
 def test_weights_that_are_whole_cannot_be_offloaded():
     with pytest.raises(ConfigError, match="distributed=zero3_offload"):
         support.Zero(stage=2, offload_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["distributed=zero2", "distributed.bucket_size=0"], "distributed.bucket_size: must be 1 or more"),
+        (["distributed=zero2", "distributed.persistence_threshold=5"], "acts at stage 3 alone"),
+        (["distributed=zero2", "distributed.options={stage:3}"], "options.stage: has a key of its own"),
+        (["distributed=zero2", "distributed.options={subgroup_size:9}"], "did you mean sub_group_size"),
+        (["distributed=zero3", "distributed.options={sub_group_size:many}"], "options.sub_group_size"),
+        (
+            ["distributed=zero3", "peft=lora", "peft.modules_to_save=[lm_head]"],
+            "peft.modules_to_save: lm_head",
+        ),
+        (
+            ["distributed=zero3", "model=llama", "model.path=M", "model.dtype=bfloat16"],
+            "model.dtype: DeepSpeed",
+        ),
+        (["distributed=tp", "loss=gradnorm"], "loss.weighting: gradnorm cannot measure"),
+    ],
+)
+def test_what_would_not_act_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, overrides, words):
+    monkeypatch.setattr("mftrun.models.pretrained.Pretrained.check", lambda self: None)
+    with pytest.raises(ConfigError) as refused:
+        check_parts(RunConfig.from_dict(compose(overrides, tmp_path)))
+    assert words in str(refused.value)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
+from gradient_record import GradientRecord
 from model_families import random_text
 
 from mftrun.build import build
 from mftrun.models.adapters import Adapter
-from mftrun.models.gradients import GradientRecord
 from mftrun.models.with_nll import ModelWithNll
 from mftrun.paths import resource_dir
 

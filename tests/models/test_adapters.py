@@ -6,13 +6,13 @@ import peft
 import pytest
 import torch
 from adapter_options import OPTIONS, SIZES, nll, option, saved, train, trained
+from gradient_record import GradientRecord
 from model_families import gradients, largest_difference, random_text, tiny
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from mftrun.errors import ConfigError
 from mftrun.models.adapters import Adapter, FullFineTuning, Lora, PeftMethod, parameter_counts
-from mftrun.models.gradients import GradientRecord
 from mftrun.models.quantization import EightBit, FourBit
 from mftrun.models.recompute import recompute_activations
 from mftrun.models.with_nll import ModelWithNll
