@@ -57,7 +57,7 @@ def strategies(ranks):
     chosen = {}
     for name, strategy in support.options().items():
         # A model this small would stay whole on every rank.
-        divided = {"persistence_threshold": 0} if name.startswith("zero") else {}
+        divided = {"persistence_threshold": 0} if name.startswith("zero3") else {}
         chosen[name] = replace(strategy, num_processes=ranks, **divided) if name != "single" else strategy
     return chosen
 

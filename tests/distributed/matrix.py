@@ -43,7 +43,7 @@ def under(strategy):
     if strategy == "single":
         return ONE
     # A model this small would stay whole on every rank.
-    divided = ["distributed.persistence_threshold=0"] if strategy.startswith("zero") else []
+    divided = ["distributed.persistence_threshold=0"] if strategy.startswith("zero3") else []
     return [f"distributed={strategy}", *TWO, *divided]
 
 

@@ -18,13 +18,13 @@ from mftrun.training import tensors
 from mftrun.training.optimizers import AdamW
 
 # Small weights are divided, too; a step is large enough to move every one of them.
-_ZERO = partial(Zero, persistence_threshold=0, bucket_size=1000)
+_ZERO = partial(Zero, bucket_size=1000)
 STRATEGIES = {
     "ddp": Ddp(),
     "fsdp": Fsdp(),
     "zero1": _ZERO(stage=1),
     "zero2": _ZERO(stage=2),
-    "zero3": _ZERO(stage=3),
+    "zero3": _ZERO(stage=3, persistence_threshold=0),
 }
 # Three sources for each: one that divides nothing, one that cuts by rows and one that cuts flat stretches.
 FROM = {
