@@ -202,6 +202,17 @@ def _log_error(error: Exception, run_dir: Path) -> None:
     """The same, to the console and to RUN/mftrun.log."""
     message = explanation(error, sys.argv[1:])
     if message is None or _wants_traceback():
-        _log.error("the run in %s failed", run_dir, exc_info=error)
+        _log_failure(error, run_dir)
     if message is not None:
         _log.error("error: %s", message)
+
+
+def _log_failure(error: Exception, run_dir: Path) -> None:
+    """What is not the user's to mend; our own frames say nothing of a rank's end."""
+    from mftrun.launch.errors import RankFailed
+
+    if isinstance(error, RankFailed) and not _wants_traceback():
+        _log.error("the run in %s failed: %s", run_dir, error)
+        _log.error(_way_on(run_dir))
+    else:
+        _log.error("the run in %s failed", run_dir, exc_info=error)

@@ -135,6 +135,10 @@ class Strategy(Protocol):
     """How the ranks of a run share one model."""
 
     @property
+    def name(self) -> str:
+        """What it is called in `distributed=`."""
+
+    @property
     def sharding(self) -> Sharding:
         """What the ranks divide among them."""
 

@@ -21,6 +21,11 @@ class CommonStrategy(Machines):
     """Each rank takes its part of the global batch, and loads a model as it is."""
 
     @property
+    def name(self) -> str:
+        """See `Strategy.name`."""
+        return type(self).__name__.lower()
+
+    @property
     def divides_data(self) -> bool:
         """See `Strategy.divides_data`."""
         return True

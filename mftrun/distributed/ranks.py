@@ -21,6 +21,7 @@ class Ranks:
         device: Where this rank computes.
         index: Which part of the global batch is this rank's, from 0.
         count: Into how many parts the global batch is dealt.
+        processes: How many ranks there are.
         is_main: Whether this is the one rank that logs and writes.
     """
 
@@ -29,6 +30,7 @@ class Ranks:
         self.device: torch.device = accelerator.device
         self.index: int = accelerator.process_index
         self.count: int = accelerator.num_processes
+        self.processes: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
 
     def sum(self, tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mftrun.distributed.fsdp import Fsdp
 from mftrun.distributed.tensor_parallel import TensorParallel
 from mftrun.distributed.zero import Zero
 from mftrun.errors import ConfigError
@@ -144,9 +145,18 @@ def check_combination(strategy: Strategy, adapter: Adapter) -> None:
     if isinstance(strategy, Zero):
         strategy.check_options()
         _check_head(strategy, adapter)
+    if isinstance(strategy, Fsdp) and _shares_weights(adapter):
+        raise ConfigError(
+            "peft", "fsdp divides layer by layer, and these adapters share weights; use distributed=zero2"
+        )
     rule = rule_for(strategy, adapter)
     if rule is not None and rule.refuses:
         raise ConfigError("peft", f"{rule.reason}; use {rule.nearest}")
+
+
+def _shares_weights(adapter: Adapter) -> bool:
+    """Whether layers take what they train from one bank (VB-LoRA)."""
+    return str(getattr(getattr(adapter, "config", None), "peft_type", "")).endswith("VBLORA")
 
 
 def _check_head(strategy: Zero, adapter: Adapter) -> None:

@@ -66,6 +66,11 @@ class TensorParallel(CommonStrategy):
             )
 
     @property
+    def name(self) -> str:
+        """See `Strategy.name`."""
+        return "tp"
+
+    @property
     def sharding(self) -> Sharding:
         """The matrices are divided, and what belongs to them."""
         return Sharding(weights=True, gradients=True, optimizer=True)
@@ -97,6 +102,7 @@ class TensorParallel(CommonStrategy):
 
         if not distributed.is_initialized():
             return source.load(tokenizer, dtype)
+        _check_heads(source.skeleton(len(tokenizer), dtype), distributed.get_world_size())
         mesh = init_device_mesh(ranks.device.type, (distributed.get_world_size(),))
         return source.load(tokenizer, dtype, mesh=mesh)
 
@@ -114,3 +120,18 @@ class TensorParallel(CommonStrategy):
 
         model.autocast = autocast(ranks.device, precision)
         return TensorParallelEngine(ranks, model, optimizer, max_grad_norm)
+
+
+def _check_heads(skeleton: Any, ranks: int) -> None:
+    """Attention heads are dealt out whole."""
+    from mftrun.models.parts import text_config_of
+
+    config = text_config_of(skeleton)
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        heads = getattr(config, name, None) or ranks
+        if heads % ranks:
+            fitting = [str(number) for number in range(1, heads + 1) if heads % number == 0]
+            raise ConfigError(
+                "distributed.num_processes",
+                f"tp deals the model's {heads} heads ({name}) to {ranks} ranks; use {', '.join(fitting)}",
+            )

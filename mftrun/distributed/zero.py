@@ -105,6 +105,11 @@ class Zero(CommonStrategy):
             raise ConfigError(f"distributed.options.{fault['loc'][0]}", fault["msg"]) from error
 
     @property
+    def name(self) -> str:
+        """See `Strategy.name`."""
+        return f"zero{self.stage}{'_offload' if self.offload_optimizer else ''}"
+
+    @property
     def sharding(self) -> Sharding:
         """See `Strategy.sharding`."""
         return Sharding(

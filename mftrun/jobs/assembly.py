@@ -142,6 +142,12 @@ def prepare(config: RunConfig, strategy: Strategy, ranks: Ranks, model: ModelWit
         max_grad_norm=config.train.max_grad_norm,
     )
     verify_model(config, engine)
+    log.info(
+        "%s, %d %s, %d rows a step, at most %d in a forward pass, %s",
+        *(strategy.name, ranks.processes, "rank" if ranks.processes == 1 else "ranks"),
+        *(config.train.global_batch_size, config.train.micro_batch_size),
+        resolve_precision(config.train.precision),
+    )
     engine.model.train()
     return engine
 

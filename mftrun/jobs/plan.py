@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mftrun.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mftrun.distributed.machines import Machines
     from mftrun.jobs.described import Planned
 
 PLAN_FILE = "plan.json"
-_UNITS = {"": 1, "GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+_UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class PlanJob:
         from mftrun.schema import RunConfig
 
         typed = RunConfig.from_dict(config)
+        build_group(typed, "model").check()
+        self._check_devices(build_group(typed, "distributed"))
         check_combination(build_group(typed, "distributed"), build_group(typed, "peft"))
         planned = describe(typed, self.devices)
         memory = self._memory()
@@ -63,6 +66,16 @@ class PlanJob:
         options = self._options(planned, memory) if memory is not None and found.needed > memory else []
         print(report(planned.model, planned.setup, found, memory, options))
         write_json(run_dir / PLAN_FILE, as_values(planned.model, planned.setup, found, memory, options))
+
+    def _check_devices(self, strategy: Machines) -> None:
+        from mftrun.distributed.replicated import Single
+
+        asked = strategy.num_processes or (1 if isinstance(strategy, Single) else None)
+        ranks = None if asked is None else asked * strategy.num_nodes
+        if None not in (self.devices, ranks) and self.devices != ranks:
+            raise ConfigError(
+                "job.devices", f"is {self.devices}, and distributed asks for {ranks}; leave one of them out"
+            )
 
     def _memory(self) -> int | None:
         if self.device_memory is not None:
@@ -81,7 +94,7 @@ class PlanJob:
 
 
 def memory_size(text: str | int) -> int:
-    """Bytes of a size such as ``80GiB``, ``80 GB`` or a plain number.
+    """Bytes of a size such as ``80GiB`` or ``80 GB``.
 
     Raises:
         ConfigError: It is none, or not above 0.

@@ -30,7 +30,8 @@ QUIET_LOGGERS = (
 
 
 def silence_imports() -> None:
-    """Keeps bitsandbytes from remarking, wherever it is imported, on kernels that it could be faster with."""
+    """Keeps libraries from remarking, wherever they are imported, on what a user cannot act on."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

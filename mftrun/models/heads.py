@@ -208,7 +208,7 @@ def _obstacle_to_fusing(output: nn.Module, final: FinalLogits) -> str | None:
         return "the family scales or caps its logits"
     # Subclasses and wrappers (quantized, adapted, parametrized) compute more than weight @ hidden.
     if not is_plain(output):
-        return f"the head is a {type(output).__name__}, not a plain linear layer"
+        return f"the head ({type(output).__name__}) is more than a linear layer of this rank alone"
     return "the head has a bias" if output.bias is not None else None
 
 

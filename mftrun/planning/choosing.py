@@ -50,7 +50,7 @@ def choose(devices: int, memory: int, needs: Needs, *, divisible: bool = True) -
         divisible: Whether FSDP can divide the weights; it cannot where they are quantised to 8 bits.
     """
     if devices == 0:
-        return Choice("ddp", "there is no GPU: every process holds the whole model")
+        return Choice("ddp", "no GPU is visible, and every process holds the whole model")
     whole, sharded = "single" if devices == 1 else "ddp", "fsdp" if divisible else "zero3"
     names = [whole] if devices == 1 else [whole, sharded]
     tried: list[str] = []

@@ -71,9 +71,10 @@ def _header(model: ModelSize, setup: Setup) -> str:
     whole, ranks = model.whole, "1 GPU" if setup.ranks == 1 else f"{setup.ranks} GPUs"
     rows = f"{setup.rows:,} x {setup.length:,} tokens in a micro-batch"
     precision = "bf16" if setup.half else "fp32"
+    batches = _counted(setup.micro_batches, "micro-batch", "micro-batches")
     return (
         f"{model.architecture.family}: {whole.total:,} parameters, {whole.trained:,} of them trained\n"
-        f"{ranks}, {rows}, {setup.micro_batches} micro-batches a step, {precision}"
+        f"{ranks}, {rows}, {batches} a step, {precision}"
     )
 
 
@@ -117,3 +118,7 @@ def _advice(options: Sequence[Option]) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.2f}"
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -89,13 +89,15 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: b
     if fixed:
         raise ConfigError(
             "resume",
-            f"{_listed(fixed)}\nA run keeps its model, its data and their order: start a new run for these.",
+            f"{_listed(fixed)}\nA run keeps its model, its data and their order: set them back (rerun=RUN "
+            "resume=RUN does), or start a new run for these.",
         )
     if changes and not allowed:
         raise ConfigError(
             "resume",
             f"{_listed(changes)}\n"
-            "Set them back, or add checkpoint.allow_changed_config=true to go on with the new ones.",
+            "Set them back (rerun=RUN resume=RUN does), or add checkpoint.allow_changed_config=true to go "
+            "on with the new ones.",
         )
 
 
