@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from launch_program import Program
+from runs import overrides_for
 
 from mftrun.launch.network import free_port
-from runs import overrides_for
 
 BIN = Path(sys.executable).parent
 LAUNCHERS = {

@@ -4,9 +4,9 @@ import json
 import logging
 
 import pytest
+from runs import overrides_for, train
 
 from mftrun.launch import RankFailed
-from runs import overrides_for, train
 
 STEPS = 6
 VOLATILE = {"time", "tokens_per_second", "memory_gib"}

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import torch
+from runs import train
 
 from mftrun.data.table import SampleTable
 from mftrun.tracking import jsonl
-from runs import train
 
 STEPS, SAVED = 4, 2
 # What shows whether a step is the same step: a changing rate, a decay that counts, clipped norms.

@@ -4,10 +4,10 @@ import json
 
 import engine_worlds
 import pytest
+from runs import overrides_for, train
 
 from mftrun.distributed import support
 from mftrun.launch import PRELOAD, run_ranks, warm_up
-from runs import overrides_for, train
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("bitsandbytes")

@@ -4,10 +4,10 @@ import matrix
 import pytest
 import torch
 from matrix import ADAPTERS, SAVED, World, checkpoint, curves, plain_losses, plain_model, saved_adapter, under
+from runs import assert_same_tensors, checkpoint_tensors, overrides_for, train
 
 from mftrun.distributed import support
 from mftrun.launch import PRELOAD, warm_up
-from runs import assert_same_tensors, checkpoint_tensors, overrides_for, train
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("bitsandbytes")

@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from runs import assert_same_tensors
 from torch import distributed
 from torch.distributed.tensor import DTensor
 from worlds import engine_of, llama
@@ -15,7 +16,6 @@ from mftrun.launch import run_ranks
 from mftrun.models.with_nll import ModelWithNll
 from mftrun.training import tensors
 from mftrun.training.optimizers import AdamW
-from runs import assert_same_tensors
 
 # Small weights are divided, too; a step is large enough to move every one of them.
 _ZERO = partial(Zero, bucket_size=1000)
