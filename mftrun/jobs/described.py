@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mftrun.distributed.fsdp import Fsdp
 from mftrun.distributed.zero import Zero
-from mftrun.errors import ConfigError
 from mftrun.jobs.preparation import build_group
 from mftrun.models.adapters import Lora
 from mftrun.models.pretrained import Pretrained
@@ -196,40 +194,8 @@ def _skeleton(source: ModelSource, adapter: Adapter, half: bool) -> nn.Module:
 
 
 def _bare(source: ModelSource, dtype: Any) -> Any:
-    if not isinstance(source, Pretrained):
-        return source.load(_NoTokenizer(getattr(source, "vocab_size", 32_000)), dtype)
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    code = source.trust_remote_code
-    try:
-        where = str(Path(source.path).expanduser())
-        config = AutoConfig.from_pretrained(where, revision=source.revision, trust_remote_code=code)
-        _check_type(config.model_type, source)
+    if isinstance(source, Pretrained) and source.attention != "eager":
         # Flash attention may be missing here; it has no weights of its own.
-        attention = "eager" if source.attention == "eager" else "sdpa"
-        return AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=attention, trust_remote_code=code
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        key = "model.attention" if "attention" in str(error) else "model.path"
-        raise ConfigError(key, f"the sizes of {source.path} cannot be read: {error}") from error
-
-
-def _check_type(found: str, source: Pretrained) -> None:
-    if source.model_types is not None and found not in source.model_types:
-        expected = " or ".join(source.model_types)
-        raise ConfigError(
-            "model.path", f"{source.path} holds a {found} model, not {expected}; use model=auto"
-        )
-
-
-class _NoTokenizer:
-    """Stands for the tokenizer that a model from scratch would get: as large as it may become."""
-
-    bos_token_id = eos_token_id = pad_token_id = 0
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
+        source = replace(source, attention="sdpa")
+    # A tokenizer that is yet to be trained is as large as it may become.
+    return source.skeleton(getattr(source, "vocab_size", 0), dtype)

@@ -57,7 +57,6 @@ class PlanJob:
         from mftrun.schema import RunConfig
 
         typed = RunConfig.from_dict(config)
-        build_group(typed, "model").check()
         self._check_devices(build_group(typed, "distributed"))
         check_combination(build_group(typed, "distributed"), build_group(typed, "peft"))
         planned = describe(typed, self.devices)

@@ -118,6 +118,7 @@ class Pretrained:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        self._check_type(_read_config(self._where, self.revision))
         where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         options = {"dtype": self._dtype(dtype), "trust_remote_code": self.trust_remote_code}
         try:
@@ -126,7 +127,7 @@ class Pretrained:
                 model = AutoModelForCausalLM.from_config(
                     config, attn_implementation=self.attention, **options
                 )
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
             raise self._loading_error(error) from error
         if entries > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(entries, mean_resizing=False)

@@ -83,14 +83,12 @@ def test_joined_rows_pay_for_the_square_of_them_all(big, tmp_path):
     assert extra == 32 * (16 - 4) * mask
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("80GiB", 80 * 2**30), ("80 GB", 80 * 10**9), (1000, 1000), ("0.5GiB", 2**29)]
-)
+@pytest.mark.parametrize(("text", "size"), [("80GiB", 80 * 2**30), ("80 GB", 80 * 10**9), ("0.5GiB", 2**29)])
 def test_memory_sizes(text, size):
     assert memory_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["much", "80 apples", "0GiB", "-1", "1.2.3GiB"])
+@pytest.mark.parametrize("text", ["much", "80", "80 apples", "0GiB", "-1", "1.2.3GiB"])
 def test_other_memory_is_refused(text):
     with pytest.raises(ConfigError, match=r"job\.device_memory"):
         PlanJob(device_memory=text)
