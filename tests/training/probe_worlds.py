@@ -34,6 +34,10 @@ class Rank:
         assert self.count == 1
         return tensor
 
+    def any(self, own: bool) -> bool:
+        assert self.count == 1
+        return own
+
 
 def samples() -> MemorySamples:
     return make_samples(WEIGHTS)

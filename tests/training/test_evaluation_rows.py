@@ -47,3 +47,9 @@ def test_a_stop_cuts_it_short_between_micro_batches(micro_batches: int, finishes
     assert len(done) == micro_batches
     assert (found is not None) == finishes
     assert all(module.training for module in model.modules())
+
+
+def test_ranks_that_hear_of_a_stop_at_different_moments_leave_together() -> None:
+    """Strategies that divide a model would wait for each other for ever."""
+    split = Split("token_mean", 1)
+    assert run_ranks(worlds.stopped_on_one, split, num_processes=2, log_file=None) == [1, 1]

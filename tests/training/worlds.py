@@ -144,3 +144,20 @@ def validated(context, split: Split) -> dict[str, float]:
     losses = evaluator.losses(engine.model, context.stop)
     assert losses is not None
     return losses
+
+
+def stopped_on_one(context, split: Split) -> list[int]:
+    """Micro-batches that each rank has measured where the last rank alone is told to stop, after its first."""
+    samples = make_samples(split.weights)
+    engine = engine_of(context.world_size, ModelWithNll(llama()))
+    plan = evaluation_plan(samples.lengths, ROWS[split.rows], 32)
+    done: list[bool] = []
+
+    def note(*_: object) -> None:
+        done.append(True)
+        context.stop.stop_requested = engine.ranks.index == engine.ranks.count - 1
+
+    engine.bare.register_forward_hook(note)
+    evaluator = Evaluator(engine.ranks, samples, plan, split.micro_batch_size, pad_id=0)
+    assert evaluator.losses(engine.model, context.stop) is None
+    return engine.ranks.gather(len(done))
