@@ -147,7 +147,7 @@ def validated(context, split: Split) -> dict[str, float]:
 
 
 def stopped_on_one(context, split: Split) -> list[int]:
-    """Micro-batches that each rank has measured where the last rank alone is told to stop, after its first."""
+    """Micro-batches that each rank has measured where the last alone is told to stop, after its first."""
     samples = make_samples(split.weights)
     engine = engine_of(context.world_size, ModelWithNll(llama()))
     plan = evaluation_plan(samples.lengths, ROWS[split.rows], 32)
