@@ -16,6 +16,14 @@ if "MFTRUN_CACHE" not in os.environ:  # test processes share one cache, which is
     atexit.register(shutil.rmtree, os.environ["MFTRUN_CACHE"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _server():
+    """Ranks of all tests are forked from one server, which imports once what any of them needs."""
+    from mftrun.launch import PRELOAD, warm_up
+
+    warm_up((*PRELOAD, "peft", "bitsandbytes", "deepspeed"))
+
+
 @pytest.fixture(scope="session")
 def tasks_dir(tmp_path_factory):
     """Three tasks of uneven size."""

@@ -47,7 +47,8 @@ class TrainJob:
         """
         from mftrun import launch
 
-        launch.warm_up()  # imports torch for the ranks while this process reads the data
+        # Imports torch for the ranks while this process reads the data.
+        launch.warm_up((*launch.PRELOAD, *_more_imports(config)))
 
         from mftrun.jobs.attempts import Attempts
         from mftrun.jobs.balancing import check_balance
@@ -70,6 +71,15 @@ class TrainJob:
         check_balance(typed, data.valid(), data.total_steps())
         log.info("%s the data\n%s", "kept" if report.reused else "prepared", report.table())
         return ranks.run(train_rank, Attempts(config, run_dir, data, checkpoint).next)
+
+
+def _more_imports(config: Mapping[str, Any]) -> list[str]:
+    """Slow libraries that the ranks of this run need, and others do not; a hint, for speed alone."""
+    hints = {
+        "deepspeed": config["distributed"]["_target_"].endswith(".Zero"),
+        "peft": not config["peft"]["_target_"].endswith(".FullFineTuning"),
+    }
+    return [name for name, is_needed in hints.items() if is_needed]
 
 
 def train_rank(context: RankContext, payload: Payload) -> float | None:

@@ -31,7 +31,6 @@ PRELOAD = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
     "accelerate",
-    "peft",
     "torch.distributed.checkpoint",
     "hydra.utils",
     "matplotlib.backends.backend_agg",

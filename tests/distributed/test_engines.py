@@ -7,7 +7,7 @@ import pytest
 from runs import overrides_for, train
 
 from mftrun.distributed import support
-from mftrun.launch import PRELOAD, run_ranks, warm_up
+from mftrun.launch import run_ranks
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("bitsandbytes")
@@ -18,7 +18,6 @@ STRATEGIES = [name for name in support.options() if name not in ("single", "tp")
 
 @pytest.fixture(scope="module")
 def base(tasks_dir, tmp_path_factory):
-    warm_up((*PRELOAD, "deepspeed", "bitsandbytes"))
     folder = tmp_path_factory.mktemp("base")
     train(folder, *overrides_for(tasks_dir, "train.max_steps=1", "model.hidden_size=64"))
     return folder / "model"

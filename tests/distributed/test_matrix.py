@@ -7,7 +7,6 @@ from matrix import ADAPTERS, SAVED, World, checkpoint, curves, plain_losses, pla
 from runs import assert_same_tensors, checkpoint_tensors, overrides_for, train
 
 from mftrun.distributed import support
-from mftrun.launch import PRELOAD, warm_up
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("bitsandbytes")
@@ -40,8 +39,6 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def world(tasks_dir, tmp_path_factory):
-    # Forked ranks have what the server has imported; a server that stands already is as good, but slower.
-    warm_up((*PRELOAD, "deepspeed", "bitsandbytes"))
     folder = tmp_path_factory.mktemp("world")
     wide = "model.hidden_size=64"  # a block of 4-bit weights
     train(folder / "made", *overrides_for(tasks_dir, "train.max_steps=1", wide))
