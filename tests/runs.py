@@ -5,10 +5,12 @@ import random
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mftrun.build import build
 from mftrun.compose import compose
+from mftrun.data.table import SampleTable
 from mftrun.schema import check
 
 WORDS = [
@@ -99,3 +101,21 @@ def assert_same_tensors(found, expected):
     assert any(name.startswith("optimizer.") for name in ours)
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert not different
+
+
+def plain_losses(model, run):
+    """Validation losses by task, by the logits of a model that plain transformers or peft has loaded."""
+    store = SampleTable.open(run / "data" / "valid")
+    sums, counts = dict.fromkeys(store.tasks, 0.0), dict.fromkeys(store.tasks, 0)
+    for sample, task in enumerate(store.task):
+        whole = (np.array([value]) for value in (sample, 0, store.lengths[sample]))
+        ids = torch.from_numpy(store.read(*whole)).long()
+        targets = torch.zeros(len(ids), dtype=torch.bool)
+        for span in range(store.span_ptr[sample], store.span_ptr[sample + 1]):
+            targets[store.span_start[span] :][: store.span_length[span]] = True
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0]
+        nll = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
+        sums[store.tasks[task]] += float(nll[targets[1:]].sum())
+        counts[store.tasks[task]] += int(targets.sum())
+    return {f"valid/loss/{name}": sums[name] / counts[name] for name in store.tasks}

@@ -39,12 +39,12 @@ class Source:
         if not any(ranks.gather(empty)):
             return cls(ranks, False, {}, {})
         _cast(model, ranks.gather(_dtypes(model))[0])
-        state = dict(model.state_dict()) if ranks.is_main else {}
-        buffers = {name: b for name, b in model.named_buffers() if name not in model.state_dict()}
+        saved = dict(model.state_dict())
+        buffers = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
         shared = _shared(model)
         model.to("meta")
         _tie(model, shared)
-        return cls(ranks, True, state, buffers)
+        return cls(ranks, True, saved if ranks.is_main else {}, buffers)
 
     def hand_out(self, model: ModelWithNll, *, on_host: bool) -> None:
         """Gives every rank its slices. A collective call.

@@ -80,6 +80,14 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def gpu_memory() -> int | None:
+    """Bytes of the smallest CUDA device that this process may use; None without any."""
+    import torch
+
+    devices = range(visible_gpus())
+    return min((torch.cuda.get_device_properties(number).total_memory for number in devices), default=None)
+
+
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         _refuse(name, f"must be {least} or more, not {value}")

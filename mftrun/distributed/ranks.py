@@ -49,7 +49,7 @@ class Ranks:
         """Whether it is true on some rank; a collective call, for which the host waits."""
         import torch
 
-        if self.count == 1:
+        if self.processes == 1:
             return own
         return bool(self.sum(torch.tensor(float(own), device=self.device)))
 

@@ -144,7 +144,8 @@ def check_combination(strategy: Strategy, adapter: Adapter) -> None:
         )
     if isinstance(strategy, Zero):
         strategy.check_options()
-        _check_head(strategy, adapter)
+        if strategy.sharding.weights:
+            _check_head(adapter)
     if isinstance(strategy, Fsdp) and _shares_weights(adapter):
         raise ConfigError(
             "peft", "fsdp divides layer by layer, and these adapters share weights; use distributed=zero2"
@@ -159,16 +160,15 @@ def _shares_weights(adapter: Adapter) -> bool:
     return str(getattr(getattr(adapter, "config", None), "peft_type", "")).endswith("VBLORA")
 
 
-def _check_head(strategy: Zero, adapter: Adapter) -> None:
-    """The same as the engine's own check, for heads that are named as they mostly are, before loading."""
+def _check_head(adapter: Adapter) -> None:
+    """The engine's own check at stage 3, before loading, for heads that are named as they mostly are."""
     for key in ("target_modules", "modules_to_save"):
         named = getattr(adapter, key, None) or ()
         for name in {"lm_head", "embed_out"}.intersection(() if isinstance(named, str) else named):
-            if strategy.sharding.weights:
-                raise ConfigError(
-                    f"peft.{key}",
-                    f"{name}: zero3 cannot share out an output head with an adapter; use distributed=fsdp",
-                )
+            raise ConfigError(
+                f"peft.{key}",
+                f"{name}: zero3 cannot share out an output head with an adapter; use distributed=fsdp",
+            )
 
 
 def check_dtype(strategy: Strategy, source: ModelSource) -> None:

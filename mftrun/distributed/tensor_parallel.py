@@ -30,18 +30,11 @@ class TogetherRanks(Ranks):
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__(ranks.accelerator)
-        self._together = self.count
         self.index, self.count = 0, 1
 
     def sum(self, tensor: Tensor) -> Tensor:
         """See `Ranks.sum`."""
-        return super().sum(tensor) / self._together
-
-    def any(self, own: bool) -> bool:
-        """See `Ranks.any`."""
-        import torch
-
-        return bool(self.sum(torch.tensor(float(own), device=self.device)))
+        return super().sum(tensor) / self.processes
 
     def gather(self, value: Any) -> list[Any]:
         """What the first rank has, in the place of all."""

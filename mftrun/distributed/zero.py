@@ -156,7 +156,7 @@ class Zero(CommonStrategy):
         _gather_head_once(engine)
         return ZeroEngine(ranks, engine)
 
-    def adapter_dtype(self, precision: str) -> torch.dtype | None:
+    def adapter_dtype(self, precision: str) -> torch.dtype:
         """That of the other weights: DeepSpeed holds the ones to train in one dtype."""
         import torch
 
@@ -164,11 +164,9 @@ class Zero(CommonStrategy):
 
     def quant_storage(self, precision: str) -> torch.dtype:
         """With stage 3 that of the other weights, as DeepSpeed gathers all in one dtype."""
-        import torch
-
         if self.stage < 3:
-            return torch.uint8
-        return torch.bfloat16 if precision == "bf16" else torch.float32
+            return super().quant_storage(precision)
+        return self.adapter_dtype(precision)
 
     def config(self, precision: str, max_grad_norm: float | None) -> dict[str, Any]:
         """DeepSpeed's own configuration."""

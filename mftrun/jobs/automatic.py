@@ -40,14 +40,12 @@ def settled(config: Mapping[str, Any], typed: RunConfig) -> dict[str, Any]:
 
 def _devices(job: Mapping[str, Any], strategy: Any) -> tuple[int, int]:
     """GPUs of all machines, and bytes of the smallest: those here, or those that job=plan is asked about."""
-    import torch
-
+    from mftrun.distributed.machines import gpu_memory
     from mftrun.jobs.plan import memory_size
 
-    here = [torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count())]
     planned = job.get("device_memory")
-    memory = min(here, default=0) if planned is None else memory_size(planned)
-    number = strategy.processes() * strategy.num_nodes if here or planned else 0
+    memory = (gpu_memory() or 0) if planned is None else memory_size(planned)
+    number = strategy.processes() * strategy.num_nodes if memory else 0
     return int(job.get("devices") or number), memory
 
 

@@ -57,8 +57,9 @@ class PlanJob:
         from mftrun.schema import RunConfig
 
         typed = RunConfig.from_dict(config)
-        self._check_devices(build_group(typed, "distributed"))
-        check_combination(build_group(typed, "distributed"), build_group(typed, "peft"))
+        strategy = build_group(typed, "distributed")
+        self._check_devices(strategy)
+        check_combination(strategy, build_group(typed, "peft"))
         planned = describe(typed, self.devices)
         memory = self._memory()
         found = estimate(planned.model, planned.setup)
@@ -79,10 +80,9 @@ class PlanJob:
     def _memory(self) -> int | None:
         if self.device_memory is not None:
             return memory_size(self.device_memory)
-        import torch
+        from mftrun.distributed.machines import gpu_memory
 
-        sizes = [torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count())]
-        return min(sizes, default=None)
+        return gpu_memory()
 
     def _options(self, planned: Planned, memory: int) -> list[Any]:
         from mftrun.planning.advice import advice

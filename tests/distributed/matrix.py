@@ -2,11 +2,8 @@
 
 import json
 
-import numpy as np
-import torch
 from runs import train
 
-from mftrun.data.table import SampleTable
 from mftrun.tracking import jsonl
 
 STEPS, SAVED = 4, 2
@@ -91,24 +88,6 @@ def curves(run, first=1):
     assert list(steps) == list(range(first, STEPS + 1))
     assert valid
     return {f"{step}/{name}": value for step, row in steps.items() for name, value in row.items()} | valid
-
-
-def plain_losses(model, run):
-    """Validation losses by task, by the logits of a model that plain transformers or peft has loaded."""
-    store = SampleTable.open(run / "data" / "valid")
-    sums, counts = dict.fromkeys(store.tasks, 0.0), dict.fromkeys(store.tasks, 0)
-    for sample, task in enumerate(store.task):
-        whole = (np.array([value]) for value in (sample, 0, store.lengths[sample]))
-        ids = torch.from_numpy(store.read(*whole)).long()
-        targets = torch.zeros(len(ids), dtype=torch.bool)
-        for span in range(store.span_ptr[sample], store.span_ptr[sample + 1]):
-            targets[store.span_start[span] :][: store.span_length[span]] = True
-        with torch.no_grad():
-            logits = model(ids[None]).logits[0]
-        nll = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
-        sums[store.tasks[task]] += float(nll[targets[1:]].sum())
-        counts[store.tasks[task]] += int(targets.sum())
-    return {f"valid/loss/{name}": sums[name] / counts[name] for name in store.tasks}
 
 
 def plain_model(run, adapter):

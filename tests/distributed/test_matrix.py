@@ -3,8 +3,8 @@
 import matrix
 import pytest
 import torch
-from matrix import ADAPTERS, SAVED, World, checkpoint, curves, plain_losses, plain_model, saved_adapter, under
-from runs import assert_same_tensors, checkpoint_tensors, overrides_for, train
+from matrix import ADAPTERS, SAVED, World, checkpoint, curves, plain_model, saved_adapter, under
+from runs import assert_same_tensors, checkpoint_tensors, overrides_for, plain_losses, train
 
 from mftrun.distributed import support
 

@@ -4,10 +4,9 @@ import json
 import shutil
 import signal
 
-import numpy as np
 import pytest
 import torch
-from runs import checkpoint_tensors, overrides_for, train
+from runs import checkpoint_tensors, overrides_for, plain_losses, train
 from safetensors.torch import load_file
 
 from mftrun.data.table import SampleTable
@@ -60,30 +59,15 @@ def test_logged_is_what_was_optimized(short):
     assert all(value is not None for record in records(short[0], "step") for value in record.values())
 
 
-def tokens_of(store, sample):
-    return store.read(*(np.array([value]) for value in (sample, 0, store.lengths[sample])))
-
-
 def test_validation_losses_are_those_of_the_saved_model(short):
     from transformers import AutoModelForCausalLM
 
     run, _ = short
     model = AutoModelForCausalLM.from_pretrained(run / "model").eval()
-    store = SampleTable.open(run / "data" / "valid")
-    sums, counts = dict.fromkeys(store.tasks, 0.0), dict.fromkeys(store.tasks, 0)
-    for sample, task in enumerate(store.task):
-        ids = torch.from_numpy(tokens_of(store, sample)).long()
-        targets = torch.zeros(len(ids), dtype=torch.bool)
-        for span in range(store.span_ptr[sample], store.span_ptr[sample + 1]):
-            targets[store.span_start[span] :][: store.span_length[span]] = True
-        with torch.no_grad():
-            logits = model(ids[None]).logits[0]
-        nll = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
-        sums[store.tasks[task]] += float(nll[targets[1:]].sum())
-        counts[store.tasks[task]] += int(targets.sum())
+    losses = plain_losses(model, run)
     last = records(run, "valid/loss")[-1]
     for name in TASKS:
-        assert last[f"valid/loss/{name}"] == pytest.approx(sums[name] / counts[name], rel=1e-5)
+        assert last[f"valid/loss/{name}"] == pytest.approx(losses[f"valid/loss/{name}"], rel=1e-5)
 
 
 def test_the_final_model_is_a_plain_folder_that_generates(short):
