@@ -103,8 +103,9 @@ def run(cfg: DictConfig) -> float | None:
     except Stopped as stop:
         _log.warning("%s; %s", stop, _way_on(run_dir))
         raise SystemExit(stop.exit_code) from None  # ends a sweep, too
-    except KeyboardInterrupt:
-        _log.warning("stopped by Ctrl-C; %s", _way_on(run_dir))
+    except KeyboardInterrupt as interrupt:
+        told = "; ".join(getattr(interrupt, "__notes__", ()))  # of a job without checkpoints
+        _log.warning("stopped by Ctrl-C; %s", told or _way_on(run_dir))
         raise
     except Exception as error:
         _log_error(error, run_dir)
@@ -119,12 +120,14 @@ def _run(cfg: DictConfig, run_dir: Path) -> float | None:
     # pydantic and the job's modules cost time that --help and --cfg need not pay.
     from mftrun.build import build
     from mftrun.jobs.automatic import settled
-    from mftrun.schema import check
+    from mftrun.jobs.reading import refuse_unread
+    from mftrun.schema import check, without_shorthands
 
-    config = resolved(cfg, run_dir)
+    config = without_shorthands(resolved(cfg, run_dir))
     typed = check(config)
     config = settled(config, typed)
     job = build(config["job"], Job, "job", allowed=typed.allowed_targets)
+    refuse_unread(job, HydraConfig.get().overrides.task)
     with locked(run_dir):
         _save(config, run_dir)
         metric: float | None = job.run(config, run_dir)

@@ -47,7 +47,10 @@ def resolved(cfg: DictConfig, run_dir: Path | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: A key that needs a value has none.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    # Those at the root first: a job takes its own from there.
+    missing = sorted(str(key) for key in cfg if OmegaConf.is_missing(cfg, key)) or sorted(
+        OmegaConf.missing_keys(cfg)
+    )
     if missing:
         raise ConfigError(missing[0], f"needs a value: {missing[0]}=VALUE")
     config = OmegaConf.to_container(cfg, resolve=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,6 +27,7 @@ _NOT_THERE = re.compile(r"Could not (?:override|delete(?: from config)?)[. ]+'?(
 _NO_APPEND = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 
 _QUOTES = "'\""
+_MOST_OPTIONS = 4
 
 
 def explanation(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -105,7 +105,7 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     if key in _groups():
         return f"{key}: rerun keeps the options of the run it repeats; override values below {key} instead"
     if owners := _options_with(key):
-        return f"{key}: the chosen option has no such key; it belongs to {' and '.join(owners)}"
+        return f"{key}: the chosen option has no such key; it belongs to {_some(owners)}"
     known = _known_keys(arguments)
     if (close := _nearest_key(key, known)) is not None:
         return f"{key}: there is no such key; did you mean {close}?"
@@ -117,17 +117,32 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
 def _options_with(key: str) -> list[str]:
     """The options of a group that have a key the chosen one lacks: ``model.path`` belongs to model=llama."""
     parts, groups = key.split("."), _groups()
+    if len(parts) == 1:
+        return _jobs_with(key)
     for depth in range(len(parts) - 1, 0, -1):
         if (group := "/".join(parts[:depth])) in groups:
-            files = {option: resource_dir("conf") / group / f"{option}.yaml" for option in _options(group)}
             return [
-                f"{group}={option}" for option, file in files.items() if parts[depth] in (_read(file) or {})
+                f"{group}={option}"
+                for option in _options(group)
+                if parts[depth] in (_read_option(group, option) or {})
             ]
     return []
 
 
-def _read(file: Path) -> Any:
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+def _jobs_with(key: str) -> list[str]:
+    """Some jobs have keys at the root, beside `job` itself."""
+    at_root = {option: _read_option("job", option) for option in _options("job")}
+    return [f"job={option}" for option, content in at_root.items() if "job" in content and key in content]
+
+
+def _read_option(group: str, option: str) -> Any:
+    return yaml.safe_load((resource_dir("conf") / group / f"{option}.yaml").read_text(encoding="utf-8"))
+
+
+def _some(options: Sequence[str]) -> str:
+    if len(options) <= _MOST_OPTIONS:
+        return " and ".join(options)
+    return f"{', '.join(options[:_MOST_OPTIONS])} and others"
 
 
 def _known_parent(key: str, known: Sequence[str]) -> str:

@@ -232,7 +232,7 @@ class RunConfig:
         Raises:
             ConfigError: A key is unknown or missing, or a value has the wrong type or range.
         """
-        _check_keys(cfg, dict.fromkeys((*_TYPES, *OBJECTS), True), "")
+        _check_keys(without_shorthands(cfg), dict.fromkeys(_ROOT, True), "")
         values = {key: _typed(type_, cfg[key], key) for key, type_ in _TYPES.items()}
         return RunConfig(**values, objects={key: _object(cfg[key], key) for key in OBJECTS})
 
@@ -251,6 +251,7 @@ _TYPES: dict[str, Any] = {
     "data": DataConfig,
     "tracker": dict[str, dict[str, Any] | None],
 }
+_ROOT = (*_TYPES, *OBJECTS)
 _ENDING = re.compile(r"\.(jsonl|json|parquet)(\.(gz|zst))?$")
 # What the program adds to `_partial_` objects, by group.
 _RUNTIME: dict[str, tuple[str, ...]] = {"loss": ("tasks",), "sampler": ("tasks",)}
@@ -272,6 +273,17 @@ def check(cfg: Mapping[str, Any]) -> RunConfig:
         runtime = _RUNTIME.get(key, ()) if cfg[key].get("_partial_", False) else ()
         check_node(cfg[key], key, config.allowed_targets, runtime)
     return config
+
+
+def without_shorthands(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved config without the keys that its job has taken from the root.
+
+    An option of `job` may put keys of its own at the root, so that users write `output=DIR` for
+    `job.output=DIR`. A saved config says it once.
+    """
+    job = cfg.get("job")
+    own = job.keys() if isinstance(job, Mapping) else ()
+    return {key: value for key, value in cfg.items() if key in _ROOT or key not in own}
 
 
 def task_configs(data: DataConfig) -> dict[str, TaskConfig]:

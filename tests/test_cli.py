@@ -219,7 +219,7 @@ def test_ctrl_c_exits_with_130(run_cli: RunCli) -> None:
         (["lr=1"], "did you mean optimizer.lr?"),
         (["modle=llama"], "did you mean model?"),
         (["model=llama", "model.pth=x"], "did you mean model.path?"),
-        (["model=llama"], "model.path: needs a value"),
+        (["model=auto"], "model.path: needs a value"),
         (["loss=mtf"], "loss=mtf: there is no such option of loss; did you mean mft?"),
         (["loss=zzz"], "known: coba, dro, dwa, famo, focal, gradnorm, lbtw, mft, sample_mean"),
         (

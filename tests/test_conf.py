@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ OPTIONS = [f"{path.parent.relative_to(CONF)}={path.stem}" for path in FILES if p
 
 def required_values(option: str, folder: Path) -> list[str]:
     """What a user must give with an option."""
-    text = (CONF / option.replace("=", "/")).with_suffix(".yaml").read_text()
-    values = [f"model.path={folder}"] if "path: ???" in text else []
+    group, _, name = option.partition("=")
+    needed = (CONF / group / f"{name}.yaml").read_text().splitlines()
+    keys = [line.partition(":")[0] for line in needed if re.match(r"\w+: \?\?\?", line)]
+    # A job has such keys at the root.
+    values = [f"{key}={folder}" if group == "job" else f"{group}.{key}={folder}" for key in keys]
     return [*values, f"data.tasks.mine.path={folder}"] if option == "data=files" else values
 
 
@@ -36,7 +40,9 @@ def targets(node: Any) -> list[dict[str, Any]]:
 def test_option_composes_and_passes_the_check(option: str, tmp_path: Path) -> None:
     # Part of every option of `distributed`, not a choice of its own.
     chosen = option.replace("machines=", "machines@distributed=")
-    check(compose([chosen, *required_values(option, tmp_path)]))
+    # And one that only a single job has.
+    around = ["job=generate", *required_values("job=generate", tmp_path)] if "job/" in option else []
+    check(compose([*around, chosen, *required_values(option, tmp_path)]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
@@ -77,11 +83,12 @@ def test_an_experiment_wins_over_the_groups() -> None:
     assert compose(["experiment=quick"])["train"]["max_steps"] == 20
 
 
-@pytest.mark.parametrize("name", [path.stem for path in (CONF / "experiment").glob("*.yaml")])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_experiments_state_deltas_only(name: str) -> None:
-    plain, changed = compose(), compose([f"experiment={name}"])
     stated = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())
-    stated.pop("defaults", None)
+    choices = [choice for entry in stated.pop("defaults", []) for choice in entry.items()]
+    plain = compose([f"{group.removeprefix('override /')}={option}" for group, option in choices])
+    changed = compose([f"experiment={name}"])
     for path, value in _leaves(stated):
         assert _get(plain, path) != value, f"{'.'.join(path)} only repeats the default"
         assert _get(changed, path) == value

@@ -1,14 +1,12 @@
 """Every command in README.md and docs/ runs, with the user's folders replaced by small ones."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import mftrun
 from datasets import Dataset, DatasetDict
 from runs import SMALL, overrides_for, train, write_task
 
@@ -51,19 +49,17 @@ def test_command_of_the_documents(home, command):
     _, _, _, *arguments = shlex.split(command)
     arguments = [re.sub(r"(?<=[=\[,])/(?=models|data)", f"{home}/", argument) for argument in arguments]
     if "rerun=runs/first" in arguments and not (home / "runs" / "first" / "config.yaml").exists():
-        run(home, ["output_dir=runs/first", *small(["output_dir=runs/first"])])
+        mftrun(home, "output_dir=runs/first", *small(["output_dir=runs/first"]))
     if f"data.tokenized={home}/data/tokens" in arguments:
         tasks = f"data.paths=[{home}/data/text2code]"
         model = ["model=llama", f"model.path={home}/models/my-llama"]
-        run(home, ["job=tokenize", *model, tasks, f"output_dir={home}/data/tokens"])
+        mftrun(home, "job=tokenize", *model, tasks, f"output_dir={home}/data/tokens")
     if f"data.tokenized={home}/data/balance" in arguments:
         tasks = f"data.paths=[{home}/data/text2code,{home}/data/unit_tests]"
-        run(
-            home,
-            ["job=tokenize", "experiment=balance", tasks, f"output_dir={home}/data/balance", *SMALL[1:5]],
-        )
-    done = run(home, [*arguments, *small(arguments)])
-    assert done.returncode == 0, done.stdout + done.stderr
+        tokens = f"output_dir={home}/data/balance"
+        mftrun(home, "job=tokenize", "experiment=balance", tasks, tokens, *SMALL[1:5])
+    done = mftrun(home, *arguments, *small(arguments))
+    assert done.returncode == 0, done.stdout
 
 
 def small(arguments):
@@ -72,15 +68,10 @@ def small(arguments):
         return []
     if any(argument.startswith("rerun=") for argument in arguments):
         return ["train.max_steps=2"]
+    if "job=generate" in arguments:
+        return ["job.max_new_tokens=5"]
     groups = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
     model = [] if "model" in groups else SMALL[1:5]
     data = [] if "data" in groups else ["data.on_overlong=truncate"]
     few = ["data.valid_min=5", "data.valid_max=5"] if "experiment=balance" in arguments else []
     return [*model, *data, *few, *SHORT]
-
-
-def run(home, arguments):
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    command = [sys.executable, "-m", "mftrun", *arguments]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)

@@ -93,6 +93,7 @@ class Batch:
             cut may stand in a micro-batch, and in a global batch, more than once.
         piece_ids: [T], its piece (segment), counted within the micro-batch: what losses per sample average.
         sample_sizes: float64 [T], summed weight of the targets of that piece.
+        row_lengths: [rows], tokens of each row; the rest of it is padding.
         num_tokens: tokens that are not padding.
     """
 
@@ -105,6 +106,7 @@ class Batch:
     sample_ids: Tensor
     piece_ids: Tensor
     sample_sizes: Tensor
+    row_lengths: Tensor
     num_tokens: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
@@ -152,6 +154,7 @@ def collate(samples: Samples, plan: RowPlan, rows: Int64Array, pad_id: int, layo
         sample_ids=_tensor(pieces.samples[piece]),
         piece_ids=_tensor(piece),
         sample_sizes=_tensor(sizes[piece], np.float64),
+        row_lengths=_tensor(_sums(place // shape[1], pieces.sizes, shape[0])),
         num_tokens=len(into),
     )
 

@@ -22,7 +22,7 @@ from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.preparation import build_group, build_trackers
 from mftrun.jobs.run_data import RunData, run_data
 from mftrun.jobs.weights import load_model, verify_model
-from mftrun.models.parts import causal_lm_of
+from mftrun.models.parts import causal_lm_of, text_config_of
 from mftrun.schema import RunConfig
 from mftrun.tracking.base import RunInfo, Trackers
 from mftrun.tracking.jsonl import MetricsFile
@@ -235,4 +235,4 @@ def _evaluator(config: RunConfig, table: SampleTable, ranks: Ranks, pad_id: int)
 
 def _pad_id(causal_lm: Any) -> int:
     """Token that fills rows. Which one does not matter: nothing real can see it."""
-    return int(causal_lm.config.pad_token_id or 0)
+    return int(text_config_of(causal_lm).pad_token_id or 0)

@@ -97,6 +97,7 @@ def _summary(run: Run) -> Summary:
         tokens_per_second=progress.tokens / max(progress.seconds, 1e-9),
         trainable_parameters=parameters.trainable,
         total_parameters=parameters.total,
+        active_parameters=parameters.active,
         frozen={name: frozen.step for name, frozen in progress.frozen.items()},
         closing=_closing(run),
     )

@@ -11,7 +11,7 @@ from mftrun.distributed.fsdp import Fsdp
 from mftrun.distributed.zero import Zero
 from mftrun.jobs.preparation import build_group
 from mftrun.models.adapters import Lora
-from mftrun.models.pretrained import Pretrained
+from mftrun.models.pretrained import Pretrained, settle_attention
 from mftrun.models.quantization import FourBit
 from mftrun.planning.advice import Option
 from mftrun.planning.choosing import Choice, choose, needs_of
@@ -144,15 +144,25 @@ def _setup(config: RunConfig, source: ModelSource, adapter: Adapter, half: bool)
         joins_rows=rows.layout.joins_rows,
         quantized=None if adapter.quantization is None else adapter.quantization.bytes_per_weight,
         checkpointing=config.train.gradient_checkpointing,
-        attention=_attention(source),
+        attention=_attention(source, half),
     )
 
 
-def _attention(source: ModelSource) -> Literal["sdpa", "eager", "flash"]:
-    name = getattr(source, "attention", "sdpa")
+def _attention(source: ModelSource, half: bool) -> Literal["sdpa", "eager", "flash"]:
+    name = _settled(source, half)
     if name == "eager":
         return "eager"
     return "flash" if "flash" in name else "sdpa"
+
+
+def _settled(source: ModelSource, half: bool) -> str:
+    """What `auto` takes here; a named attention may be missing here, and is planned for all the same."""
+    import torch
+
+    name = getattr(source, "attention", "sdpa")
+    if name != "auto":
+        return name
+    return settle_attention(source, torch.bfloat16 if half else torch.float32).attention
 
 
 def _loaded_bytes(source: ModelSource, adapter: Adapter, half: bool) -> int:
@@ -194,8 +204,8 @@ def _skeleton(source: ModelSource, adapter: Adapter, half: bool) -> nn.Module:
 
 
 def _bare(source: ModelSource, dtype: Any) -> Any:
-    if isinstance(source, Pretrained) and source.attention != "eager":
-        # Flash attention may be missing here; it has no weights of its own.
-        source = replace(source, attention="sdpa")
+    if isinstance(source, Pretrained):
+        # Every family has this one, and none of them has weights of its own.
+        source = replace(source, attention="eager")
     # A tokenizer that is yet to be trained is as large as it may become.
     return source.skeleton(getattr(source, "vocab_size", 0), dtype)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from mftrun.data.tokenizer import load_saved
 from mftrun.distributed.trained import trained_parameters
 from mftrun.jobs.preparation import build_group
-from mftrun.models.parts import causal_lm_of
+from mftrun.models.parts import causal_lm_of, text_config_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,8 @@ class ModelExport:
         # Under each of its names: layers of some adapters share a buffer, and peft looks for all of them.
         buffers = (name for name, _ in bare.named_buffers(remove_duplicate=False))
         wanted = {*trained_parameters(bare), *buffers, *_embeddings(bare)}
+        if not self.adapter.freezes_base:  # what is frozen nevertheless belongs to the whole model
+            wanted.update(name for name, _ in bare.named_parameters())
         found = self.engine.gathered(wanted.__contains__)
         return {name.removeprefix("model."): tensor for name, tensor in found if self.engine.ranks.is_main}
 
@@ -97,5 +99,5 @@ def _set_generation(causal_lm: Any, stop_ids: list[int]) -> Any:
     """Generation ends at the template's end token."""
     generation = causal_lm.generation_config
     generation.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else stop_ids
-    generation.pad_token_id = causal_lm.config.pad_token_id
+    generation.pad_token_id = text_config_of(causal_lm).pad_token_id
     return generation

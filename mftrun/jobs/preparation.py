@@ -26,6 +26,7 @@ from mftrun.jobs.layout import RunLayout
 from mftrun.jobs.sources import task_sources
 from mftrun.losses.objective import Objective
 from mftrun.models.adapters import Adapter
+from mftrun.models.attention import check_isolation
 from mftrun.models.base import ModelSource
 from mftrun.paths import cache_dir
 from mftrun.schema import RunConfig, task_configs
@@ -93,6 +94,7 @@ def check_parts(config: RunConfig) -> None:
     check_combination(parts["distributed"], parts["peft"])
     check_dtype(parts["distributed"], parts["model"])
     check_objective(parts["distributed"], parts["loss"])
+    check_isolation(parts["model"], shares_rows=parts["rows"].shares_rows)
     Trackers(build_trackers(config)).check()
 
 

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mftrun.distributed import resolve_precision
+from mftrun.distributed.group import half
 from mftrun.files import whole_folder
 from mftrun.jobs.preparation import build_group
 from mftrun.models.adapters import parameter_counts
+from mftrun.models.experts import describe_unquantized
 from mftrun.models.heads import head_for
 from mftrun.models.parts import causal_lm_of
-from mftrun.models.pretrained import Pretrained
+from mftrun.models.pretrained import Pretrained, settle_attention
 from mftrun.models.recompute import recompute_activations
+from mftrun.models.router import describe_router_loss
 from mftrun.models.verify import check_length, verify_against_logits, verify_packing
 from mftrun.models.with_nll import ModelWithNll
 
@@ -52,21 +55,18 @@ def load_model(
     """
     adapter, source = build_group(config, "peft"), build_group(config, "model")
     precision = resolve_precision(config.train.precision)
-    half = precision == "bf16"
-    dtype = torch.bfloat16 if half and adapter.freezes_base else torch.float32
+    compute = half(precision)
+    dtype = compute if compute and adapter.freezes_base else torch.float32
+    source = settle_attention(source, compute or torch.float32)
     base = _base(_Loading(source, adapter, strategy, ranks, precision), tokenizer, dtype, layout)
     model = adapter.apply(base, adapter_dtype=strategy.adapter_dtype(precision))
     if config.train.gradient_checkpointing:
         recompute_activations(model)
-    choice = head_for(model, source.head, torch.bfloat16 if half else dtype)
+    choice = head_for(model, source.head, compute or dtype)
     check_length(model, config.data.max_length)
-    counts = parameter_counts(model)
-    log.info(
-        "%s: %s of %s parameters are trained",
-        type(base).__name__,
-        f"{counts.trainable:,}",
-        f"{counts.total:,}",
-    )
+    log.info("%s: %s", type(base).__name__, parameter_counts(model))
+    if (router := describe_router_loss(causal_lm_of(model))) is not None:
+        log.info("router loss: %s", router)
     log.info("output head: %s", choice.reason)
     return ModelWithNll(model, choice.head)
 
@@ -103,7 +103,11 @@ class _Loading:
         """One that lies in files."""
         wanted = self.adapter.quantization
         if wanted is not None:
-            return source.load(tokenizer, dtype, wanted.config(self.strategy.quant_storage(self.precision)))
+            storage = self.strategy.quant_storage(self.precision)
+            model = source.load(tokenizer, dtype, wanted.config(storage))
+            if (left := describe_unquantized(model)) is not None:
+                log.warning(left)
+            return model
         if self.adapter.reads_weights:  # and computes with whole ones
             return source.load(tokenizer, dtype)
         return self.strategy.load(source, tokenizer, dtype, self.ranks)

@@ -77,6 +77,28 @@ def output_head_of(causal_lm: Any) -> nn.Module:
     return head  # type: ignore[no-any-return]
 
 
+def beside_text(causal_lm: Any) -> list[str]:
+    """Paths of the modules that text does not go through: the towers of models that also see or hear.
+
+    They get no gradient, and adapters on them would stay as they started.
+
+    Args:
+        causal_lm: The model.
+
+    Returns:
+        The outermost ones; none in models of text alone.
+    """
+    parts = (decoder_of(causal_lm), output_head_of(causal_lm))
+    reached = {id(parameter) for part in parts for parameter in part.parameters()}
+    found: list[str] = []
+    for path, module in causal_lm.named_modules():
+        own = [id(parameter) for parameter in module.parameters()]
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if own and reached.isdisjoint(own) and not inside:
+            found.append(path)
+    return found
+
+
 def text_config_of(causal_lm: Any) -> PretrainedConfig:
     """The configuration of the language part, which models of several modalities nest."""
     return causal_lm.config.get_text_config(decoder=True)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from mftrun.errors import ConfigError
-from mftrun.models.base import HeadKind, Texts
-from mftrun.paths import resource_dir
+from mftrun.models.attention import Attention, check_named, choose, implementation
+from mftrun.models.base import HeadKind, ModelSource, Texts
+from mftrun.models.checkpoint import (
+    architecture_of,
+    brings_model_code,
+    check_family,
+    check_native,
+    check_not_quantized,
+    check_weights,
+    describe_code,
+    native_type,
+    read_config,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +30,6 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
-
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,25 @@ class Pretrained:
         path: Folder with config.json, weights and tokenizer, or the id of a model on the hub.
         model_types: The architectures this option is for, as config.json names them; None takes any.
         dtype: Of the weights; `auto` takes what the run's precision asks for.
-        attention: Implementation of attention.
+        attention: Implementation of attention; see `mftrun.models.attention.choose`.
         trust_remote_code: Whether Python code in the model's folder may run.
         revision: Branch, tag or commit on the hub.
         head: How target positions are projected.
+        end_token: Ends a text; None takes the tokenizer's own.
+        pad_token: Fills rows; None takes the tokenizer's own, else its end token.
+        adapter_targets: The layers that adapters are for, unless their option names others.
     """
 
     path: str
     model_types: Sequence[str] | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Attention = "auto"
     trust_remote_code: bool = False
     revision: str | None = None
     head: HeadKind = "auto"
+    end_token: str | None = None
+    pad_token: str | None = None
+    adapter_targets: str | Sequence[str] = "all-linear"
 
     @property
     def has_files(self) -> bool:
@@ -61,6 +70,15 @@ class Pretrained:
         """None: the model brings its own; see `ModelSource.tokenizer_recipe`."""
         return None
 
+    @property
+    def model_type(self) -> str:
+        """The architecture, from config.json.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        return str(self._config()["model_type"])
+
     def check(self) -> None:
         """See `ModelSource.check`: the folder, the architecture, and the libraries that were asked for.
 
@@ -70,17 +88,42 @@ class Pretrained:
         from mftrun.models.heads import check_kind
 
         check_kind(self.head)
-        self._check_attention()
-        config = _read_config(self._where, self.revision)
-        self._check_type(config)
-        self._check_whole(config)
-        self._check_weights()
+        config = self._config()
+        check_family(config, self.path, self.model_types)
+        self._warn_of_code(config)
+        if not self.trust_remote_code:
+            check_native(config, self.path)
+        check_named(self.attention, config["model_type"])
+        check_not_quantized(config, self.path)
+        check_weights(self._where)
 
     def tokenizer(self, texts: Texts, control_tokens: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-        """The model's own tokenizer, as it is; see `ModelSource.tokenizer`."""
+        """The model's own tokenizer, with the option's end and pad tokens; see `ModelSource.tokenizer`."""
         from mftrun.models.tokenizers import load_tokenizer
 
-        return load_tokenizer(self._where, self.revision, self.trust_remote_code)
+        return load_tokenizer(
+            self._where,
+            self.revision,
+            self.trust_remote_code,
+            end_token=self.end_token,
+            pad_token=self.pad_token,
+        )
+
+    def settled(self, compute: torch.dtype) -> Pretrained:
+        """The same with the attention that it will run with, instead of ``auto``.
+
+        Args:
+            compute: What matrix products are made in, which need not be the dtype of the weights.
+
+        Raises:
+            ConfigError: The attention that was named does not work here.
+        """
+        config = self._config()
+        if self._runs_own_code(config):
+            return self
+        choice = choose(self.attention, native_type(config), compute)
+        log.info("attention: %s (%s)", choice.name, choice.reason)
+        return replace(self, attention=choice.name)  # type: ignore[arg-type]
 
     def load(
         self,
@@ -103,10 +146,14 @@ class Pretrained:
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             log.info("the tokenizer has grown: embeddings resized to %d entries", len(tokenizer))
             model.resize_token_embeddings(len(tokenizer))
+        if self.pad_token is not None:
+            model.config.pad_token_id = tokenizer.pad_token_id
         return model.train()
 
     def skeleton(self, entries: int, dtype: torch.dtype) -> PreTrainedModel:
         """The model without numbers (on the meta device): its architecture alone, from config.json.
+
+        A checkpoint that is yet to be converted gives the architecture that it will have.
 
         Args:
             entries: Of the tokenizer.
@@ -116,16 +163,17 @@ class Pretrained:
             ConfigError: The architecture cannot be made.
         """
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        self._check_type(_read_config(self._where, self.revision))
-        where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        config = self._config()
+        check_family(config, self.path, self.model_types)
+        self._warn_of_code(config)
         options = {"dtype": self._dtype(dtype), "trust_remote_code": self.trust_remote_code}
         try:
-            config = AutoConfig.from_pretrained(self._where, **where)
+            architecture = architecture_of(config, self._where, self.revision, self.trust_remote_code)
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(
-                    config, attn_implementation=self.attention, **options
+                    architecture, attn_implementation=self._attention(dtype), **options
                 )
         except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
             raise self._loading_error(error) from error
@@ -133,6 +181,25 @@ class Pretrained:
             model.resize_token_embeddings(entries, mean_resizing=False)
         result: PreTrainedModel = model.train()
         return result
+
+    def _config(self) -> Mapping[str, Any]:
+        return read_config(self._where, self.revision)
+
+    def _warn_of_code(self, config: Mapping[str, Any]) -> None:
+        if self.trust_remote_code:
+            log.warning(describe_code(config, self._where, self.revision))
+
+    def _runs_own_code(self, config: Mapping[str, Any]) -> bool:
+        return self.trust_remote_code and brings_model_code(config)
+
+    def _attention(self, dtype: torch.dtype) -> str | None:
+        """Transformers' name of the attention; None leaves it to code of the model's own."""
+        config = self._config()
+        if self._runs_own_code(config):
+            return None if self.attention == "auto" else implementation(self.attention)
+        # Mixed precision may compute in another dtype than a named attention finds here; see `settled`.
+        compute = self._dtype(dtype) if self.attention == "auto" else None
+        return implementation(choose(self.attention, native_type(config), compute).name)
 
     def _dtype(self, wanted: torch.dtype) -> torch.dtype:
         import torch
@@ -150,13 +217,13 @@ class Pretrained:
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
-        if self.trust_remote_code:
-            log.warning("model.trust_remote_code=true: Python code that came with %s may run", self.path)
+        self._warn_of_code(self._config())
+        attention = self._attention(dtype)
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 self._where,
                 dtype=self._dtype(dtype),
-                attn_implementation=self.attention,
+                attn_implementation=attention,
                 trust_remote_code=self.trust_remote_code,
                 revision=self.revision,
                 quantization_config=quantization,
@@ -171,7 +238,7 @@ class Pretrained:
     def _loading_error(self, error: Exception) -> ConfigError:
         """Transformers says that a family lacks an attention in prose alone."""
         if "scaled_dot_product_attention" in str(error) or "attn_implementation" in str(error):
-            return ConfigError("model.attention", f"{self.attention} does not work here; use eager. {error}")
+            return ConfigError("model.attention", f"{self.attention} does not work here; use eager: {error}")
         return ConfigError("model.path", f"{self.path} cannot be loaded: {error}")
 
     def _refuse_missing(self, names: list[str]) -> None:
@@ -180,91 +247,15 @@ class Pretrained:
             shown = ", ".join(names[:3]) + more
             raise ConfigError("model.path", f"{self.path} lacks weights, which would stay random: {shown}")
 
-    def _check_attention(self) -> None:
-        if self.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-            raise ConfigError(
-                "model.attention",
-                'flash-attn is not installed: pip install "mftrun[flash-attn]", or use sdpa',
-            )
 
-    def _check_type(self, config: Mapping[str, Any]) -> None:
-        found = config.get("model_type")
-        if found is None:
-            raise ConfigError("model.path", f"config.json of {self.path} names no model_type")
-        if self.model_types is not None and found not in self.model_types:
-            expected = " or ".join(self.model_types)
-            raise ConfigError(
-                "model.path",
-                f"{self.path} holds a {found} model, not {expected}; use model={_option_for(found)}",
-            )
-        if not self.trust_remote_code:
-            _check_known(found, self.path)
+def settle_attention(source: ModelSource, compute: torch.dtype) -> ModelSource:
+    """A model option with the attention that it will run with, logged; what is not `Pretrained` as it is.
 
-    def _check_whole(self, config: Mapping[str, Any]) -> None:
-        """Transformers would keep to the quantisation of the files, whatever was asked for."""
-        if (found := config.get("quantization_config")) is not None:
-            method = found.get("quant_method", "an unknown method")
-            raise ConfigError(
-                "model.path",
-                f"{self.path} holds weights that are quantised already ({method}); give the model in 16 or "
-                "32 bit: peft=qlora quantises it while it loads",
-            )
+    Args:
+        source: The option.
+        compute: What matrix products are made in.
 
-    def _check_weights(self) -> None:
-        folder = Path(self._where)
-        if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
-            raise ConfigError("model.path", f"{self.path} holds no weights ({' or '.join(_WEIGHTS)})")
-
-
-def _read_config(where: str, revision: str | None) -> Mapping[str, Any]:
-    """Contents of config.json, from the folder or from the hub."""
-    if Path(where).is_dir():
-        return _read_local_config(Path(where))
-    if not _HUB_ID.fullmatch(where):
-        raise ConfigError(
-            "model.path", f"{where} is not a folder; give one with config.json, or owner/name on the hub"
-        )
-    from transformers import PretrainedConfig
-
-    try:
-        config: Mapping[str, Any] = PretrainedConfig.get_config_dict(where, revision=revision)[0]
-    except (OSError, ValueError) as error:
-        message = f"{where} is neither a local folder nor a model that the hub or its cache gives: {error}"
-        raise ConfigError("model.path", message) from error
-    return config
-
-
-def _read_local_config(folder: Path) -> Mapping[str, Any]:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise ConfigError(
-            "model.path", f"{folder} holds an adapter, not a model; give the folder of its base model"
-        )
-    try:
-        content: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            "model.path", f"{folder} holds no config.json; give the folder of a model"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError("model.path", f"{folder / 'config.json'} cannot be read: {error}") from error
-    return content
-
-
-def _check_known(model_type: str, path: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ConfigError(
-            "model.path",
-            f"transformers has no causal language model of type {model_type!r} ({path}); if its folder "
-            "brings its own code and you trust it, set model.trust_remote_code=true",
-        )
-
-
-def _option_for(model_type: str) -> str:
-    """Option of the `model` group that is for an architecture; `auto` takes any."""
-    for file in sorted((resource_dir("conf") / "model").glob("*.yaml")):
-        option = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if model_type in (option.get("model_types") or ()):
-            return file.stem
-    return "auto"
+    Raises:
+        ConfigError: The attention that was named does not work here.
+    """
+    return source.settled(compute) if isinstance(source, Pretrained) else source

@@ -50,7 +50,12 @@ def train_bpe(
 
 
 def load_tokenizer(
-    path: str, revision: str | None = None, trust_remote_code: bool = False
+    path: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    *,
+    end_token: str | None = None,
+    pad_token: str | None = None,
 ) -> PreTrainedTokenizerFast:
     """Loads the tokenizer of a pretrained model.
 
@@ -61,9 +66,12 @@ def load_tokenizer(
         path: Local folder or hub id.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Whether code in the model's folder may run.
+        end_token: Ends a text; None takes the tokenizer's own.
+        pad_token: Fills rows; None takes the tokenizer's own.
 
     Raises:
-        ConfigError: There is no tokenizer, it is not a fast one, or it has no control token to pad with.
+        ConfigError: There is no tokenizer, it is not a fast one, it has no control token to pad with, or not
+            the tokens that were named.
     """
     from transformers import AutoTokenizer
 
@@ -81,9 +89,26 @@ def load_tokenizer(
         raise ConfigError(
             "model.path", f"the tokenizer of {path} is empty: no tokenizer.json or vocabulary there"
         )
+    if end_token is not None:
+        tokenizer.eos_token = _entry(tokenizer, "end_token", end_token, tokenizer.eos_token)
+    if pad_token is not None:
+        tokenizer.pad_token = _entry(tokenizer, "pad_token", pad_token, tokenizer.pad_token)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = _padding_of(tokenizer, path)
     return tokenizer
+
+
+def _entry(tokenizer: PreTrainedTokenizerFast, key: str, name: str, own: str | None) -> str:
+    """A token that the tokenizer has: one of another name would be a new, untrained one."""
+    if name in tokenizer.get_vocab():
+        return name
+    kept = "which is none" if own is None else repr(own)
+    some = ", ".join(tokenizer.all_special_tokens[:8]) or "none"
+    message = (
+        f"{name!r} is not a token of {tokenizer.name_or_path}; use null for the tokenizer's own ({kept}), "
+        f"or one of its entries (its control tokens: {some})"
+    )
+    raise ConfigError(f"model.{key}", message)
 
 
 def _padding_of(tokenizer: PreTrainedTokenizerFast, path: str) -> str:

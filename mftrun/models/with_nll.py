@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mftrun.models.heads import Head, head_for
 from mftrun.models.parts import causal_lm_of, decode, decoder_of, output_head_of
-from mftrun.models.router import router_coefficient, router_loss
+from mftrun.models.router import RouterSums, router_loss_of
 
 
 class NllOutput(NamedTuple):
@@ -21,11 +22,11 @@ class NllOutput(NamedTuple):
 
     Attributes:
         nll: float32 [T].
-        router_loss: Load-balancing loss with the model's own coefficient, a scalar; None without experts.
+        router: What the tokens bring to the load-balancing loss; None in evaluation, and without such a loss.
     """
 
     nll: Tensor
-    router_loss: Tensor | None
+    router: RouterSums | None
 
 
 class ModelWithNll(nn.Module):
@@ -52,7 +53,12 @@ class ModelWithNll(nn.Module):
         causal_lm = causal_lm_of(model)
         decoder_of(causal_lm)
         output_head_of(causal_lm)
-        self._router_coefficient = router_coefficient(causal_lm)
+        self._router_loss = router_loss_of(causal_lm)
+
+    @property
+    def has_router_loss(self) -> bool:
+        """Whether a load-balancing loss belongs to the model's training."""
+        return self._router_loss is not None
 
     def forward(
         self,
@@ -60,6 +66,7 @@ class ModelWithNll(nn.Module):
         position_ids: Tensor,
         predict_from: Tensor,
         target_ids: Tensor,
+        row_lengths: Tensor | None = None,
         instead: Callable[[ModelWithNll], Any] | None = None,
     ) -> NllOutput:
         """Losses of the target tokens of one micro-batch.
@@ -69,6 +76,7 @@ class ModelWithNll(nn.Module):
             position_ids: int64 [rows, length]; restart at 0 at every segment, count on through padding.
             predict_from: int64 [T], index into rows * length of the position that predicts each target.
             target_ids: int64 [T], the tokens predicted there.
+            row_lengths: int64 [rows], tokens of each row before its padding; None where nothing is padded.
             instead: Called in place of all this, the other arguments left alone: sharded weights can be
                 computed with inside of a forward pass only.
 
@@ -79,15 +87,29 @@ class ModelWithNll(nn.Module):
         with self.autocast():
             if instead is not None:
                 return instead(self)  # type: ignore[no-any-return]
-            return self._losses(input_ids, position_ids, predict_from, target_ids)
+            return self._losses(input_ids, position_ids, predict_from, target_ids, row_lengths)
 
     def _losses(
-        self, input_ids: Tensor, position_ids: Tensor, predict_from: Tensor, target_ids: Tensor
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        predict_from: Tensor,
+        target_ids: Tensor,
+        row_lengths: Tensor | None,
     ) -> NllOutput:
         causal_lm = causal_lm_of(self.model)
-        routed = self._router_coefficient > 0
-        outputs = decode(causal_lm, input_ids, position_ids, router_logits=routed)
+        balanced = self._router_loss if self.training else None
+        outputs = decode(causal_lm, input_ids, position_ids, router_logits=balanced is not None)
         hidden = outputs[0].flatten(0, 1).index_select(0, predict_from)
         nll = self.head.nll(output_head_of(causal_lm), hidden, target_ids)
-        balance = router_loss(causal_lm, outputs.router_logits) if routed else None
-        return NllOutput(nll, None if balance is None else balance * self._router_coefficient)
+        if balanced is None or not outputs.router_logits:
+            return NllOutput(nll, None)
+        return NllOutput(nll, balanced.sums(outputs.router_logits, _real(input_ids, row_lengths)))
+
+
+def _real(input_ids: Tensor, row_lengths: Tensor | None) -> Tensor | None:
+    """Which positions are no padding, bool [rows * length]; None for all."""
+    if row_lengths is None:
+        return None
+    columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return (columns < row_lengths[:, None]).flatten()

@@ -42,7 +42,8 @@ def backward(model: ModelSize, setup: Setup) -> int:
     """Bytes that the backward pass of a layer needs for itself.
 
     At its widest, in the feed-forward part: the gradients of the two projections, of their product and of the
-    activation, those of the stream in 32 bit, and that of a matrix before it is added to the others.
+    activation, those of the stream in 32 bit, and that of a matrix before it is added to the others; and
+    those of experts with adapters, from which the adapters' are made.
     """
     sizes, numerics = model.architecture, setup.numerics
     inner = setup.tokens * sizes.inner
@@ -52,7 +53,7 @@ def backward(model: ModelSize, setup: Setup) -> int:
     stream = 2 * setup.tokens * sizes.hidden * _FP32
     matrix = model.largest * (numerics.compute + _FP32 if setup.half else _FP32)
     expanded = 0 if setup.quantized is None else sizes.hidden * sizes.inner * numerics.compute
-    return widest + stream + matrix + expanded
+    return widest + stream + matrix + expanded + _merged(model, setup)
 
 
 def _norms(model: ModelSize, setup: Setup) -> int:
@@ -95,7 +96,14 @@ def _adapters(model: ModelSize, setup: Setup) -> int:
         # Without dropout or another dtype it is the very tensor that others saved or share.
         sizes = model.architecture
         inputs = (2 * sizes.hidden + sizes.inner) * numerics.compute
-    return setup.tokens * (inputs + adapters.ranks * numerics.compute)
+    return setup.tokens * (inputs + adapters.ranks * numerics.compute) + _merged(model, setup)
+
+
+def _merged(model: ModelSize, setup: Setup) -> int:
+    """Experts with their adapters added, in their own dtype: peft makes them in each forward pass."""
+    numerics = setup.numerics
+    size = numerics.weight if numerics.autocast else numerics.compute
+    return 0 if model.low_rank is None else model.low_rank.merged * size
 
 
 def _attention(model: ModelSize, setup: Setup) -> int:

@@ -89,11 +89,13 @@ class LowRank:
         inputs: Widths of what goes into them, added up.
         ranks: Their ranks, added up.
         dropout: Whether their inputs go through dropout.
+        merged: Weights of experts that have adapters: every forward pass makes copies with these added.
     """
 
     inputs: int
     ranks: int
     dropout: bool
+    merged: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class ModelSize:
         largest: Weights of the largest trained matrix in a layer.
         trains_head: Whether the output head's weight has a gradient.
         low_rank: The adapters of a layer; None without, and for adapters of another kind.
+        active: Weights that one token goes through; None where that is all of them.
     """
 
     architecture: Architecture
@@ -117,3 +120,4 @@ class ModelSize:
     largest: int = 0
     trains_head: bool = False
     low_rank: LowRank | None = None
+    active: int | None = None

@@ -51,6 +51,7 @@ def as_values(
     return {
         "parameters": model.whole.total,
         "trained": model.whole.trained,
+        "active": model.active or model.whole.total,
         "ranks": setup.ranks,
         "device": dict(found.device),
         "moment": found.moment,
@@ -72,8 +73,10 @@ def _header(model: ModelSize, setup: Setup) -> str:
     rows = f"{setup.rows:,} x {setup.length:,} tokens in a micro-batch"
     precision = "bf16" if setup.half else "fp32"
     batches = _counted(setup.micro_batches, "micro-batch", "micro-batches")
+    active = "" if model.active is None else f", {model.active:,} active per token"
+    trained = f"{whole.trained:,} of them trained{active}"
     return (
-        f"{model.architecture.family}: {whole.total:,} parameters, {whole.trained:,} of them trained\n"
+        f"{model.architecture.family}: {whole.total:,} parameters, {trained}\n"
         f"{ranks}, {rows}, {batches} a step, {precision}"
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from mftrun.models.adapters import parameter_counts
 from mftrun.models.parts import causal_lm_of, decoder_of, output_head_of, text_config_of
 from mftrun.planning.model import Architecture, LowRank, ModelSize, Parameters
 
@@ -38,7 +39,13 @@ def measure(model: nn.Module) -> ModelSize:
         largest=max((p.numel() for p in largest.parameters() if p.requires_grad), default=0),
         trains_head=any(p.requires_grad for p in head.parameters()),
         low_rank=_adapters(largest),
+        active=_active(model),
     )
+
+
+def _active(model: nn.Module) -> int | None:
+    counts = parameter_counts(model)
+    return None if counts.active == counts.total else counts.active
 
 
 def _layers(causal_lm: Any) -> list[nn.Module]:
@@ -90,10 +97,13 @@ def _adapters(layer: nn.Module) -> LowRank | None:
     adapted: list[Any] = [module for module in layer.modules() if hasattr(module, "base_layer")]
     if not adapted:
         return None
+    stacks = [module for module in adapted if hasattr(module, "get_param")]
+    layers = [module for module in adapted if not hasattr(module, "get_param")]
     return LowRank(
-        inputs=sum(getattr(module, "in_features", 0) for module in adapted),
-        ranks=sum(linear.out_features for module in adapted for linear in _first_factors(module)),
-        dropout=any(_drops(module) for module in adapted),
+        inputs=sum(getattr(module, "in_features", 0) for module in layers),
+        ranks=sum(linear.out_features for module in layers for linear in _first_factors(module)),
+        dropout=any(_drops(module) for module in layers),
+        merged=sum(module.get_param().numel() for module in stacks),
     )
 
 

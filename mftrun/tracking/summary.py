@@ -88,6 +88,7 @@ class Summary:
         tokens_per_second: Tokens trained a second, padding excluded.
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of the model.
+        active_parameters: Those of them that one token goes through.
         closing: Lines under the table, name to text: where model, metrics and plot are, what to do next.
     """
 
@@ -97,6 +98,7 @@ class Summary:
     tokens_per_second: float
     trainable_parameters: int
     total_parameters: int
+    active_parameters: int
     closing: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,11 +113,13 @@ class Summary:
 
     def totals(self) -> str:
         """Steps, time, speed and parameters in one line."""
+        some = self.active_parameters != self.total_parameters
+        active = f", {text.count(self.active_parameters)} active per token" if some else ""
         return (
             f"{self.steps} steps in {text.duration(self.seconds)}, "
             f"{text.short_count(self.tokens_per_second)} tokens/s, "
             f"{text.count(self.trainable_parameters)} of {text.count(self.total_parameters)} "
-            "parameters trained"
+            f"parameters trained{active}"
         )
 
 
@@ -128,6 +132,7 @@ def summarize(
     tokens_per_second: float,
     trainable_parameters: int,
     total_parameters: int,
+    active_parameters: int | None = None,
     closing: Mapping[str, str] | None = None,
     frozen: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
@@ -141,6 +146,7 @@ def summarize(
         tokens_per_second: Tokens trained a second.
         trainable_parameters: Parameters that were trained.
         total_parameters: Parameters of the model.
+        active_parameters: Those that one token goes through; None for all.
         closing: Lines for under the table, name to text.
         frozen: Task name to the step at which it was frozen; other tasks were trained to the end.
     """
@@ -152,6 +158,7 @@ def summarize(
         tokens_per_second=tokens_per_second,
         trainable_parameters=trainable_parameters,
         total_parameters=total_parameters,
+        active_parameters=total_parameters if active_parameters is None else active_parameters,
         closing=dict(closing or {}),
     )
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor, nn
+from mftrun.training.lookahead import forward, look_ahead, places
 
 if TYPE_CHECKING:
     from mftrun.data.batch import Batch
     from mftrun.distributed import Engine
-    from mftrun.losses.counts import Counts
     from mftrun.losses.metrics import TaskSums
     from mftrun.losses.objective import Objective
-    from mftrun.models.with_nll import NllOutput
     from mftrun.training.agreement import Agreement
     from mftrun.training.meter import Meter
 
@@ -53,8 +50,7 @@ def accumulate(
 
     The shares of all micro-batches and ranks add up to the objective of the global batch.
 
-    An objective that must know the nlls of the whole global batch first gets them from a forward pass of its
-    own, without gradients, over the window: about a third more time per step, and no more memory.
+    What must be known of the whole global batch first comes from `look_ahead`.
 
     Args:
         engine: Holds the prepared model.
@@ -65,51 +61,19 @@ def accumulate(
         sums: Takes this rank's losses of this step; None where nobody needs them.
         gradients: Told of each micro-batch right before its forward pass; None where nobody needs them.
     """
-    statistics = None
-    if objective.needs_statistics:
-        window = list(window)
-        statistics = _statistics(engine, objective, window, agreement)
+    window, known = look_ahead(engine, objective, window, agreement)
     for batch, last in mark_last(window):
         if gradients is not None:
             gradients.attend(batch)
         batch = batch.to(engine.ranks.device, non_blocking=True)
         with engine.micro_step(is_last=last):
-            output = _forward(engine.model, batch)
-            share = objective.loss(output.nll, *_places(batch, agreement), statistics=statistics)
+            output = forward(engine.model, batch)
+            share = objective.loss(output.nll, *places(batch, agreement), statistics=known.statistics)
             meter.add(output.nll.detach(), batch.task_ids, batch.target_weights, share.detach())
             if sums is not None:
                 sums.add(output.nll, batch.task_ids, batch.target_weights)
-            if output.router_loss is not None:
-                router = output.router_loss * (batch.num_tokens / agreement.tokens)
+            if output.router is not None:
+                router = output.router.share(known.choices_of(output.router, engine.ranks), agreement.tokens)
                 meter.add_router(router.detach())
-                share = share + router
+                share = share + router.to(share.dtype)
             engine.backward(share)
-
-
-def _statistics(
-    engine: Engine,
-    objective: Objective,
-    window: Sequence[Batch],
-    agreement: Agreement,
-) -> Tensor:
-    """What the objective must know of the global batch (one all-reduce), float64 [S].
-
-    The generators are left as they were found, so that the pass with gradients draws the same dropout masks.
-    """
-    device = engine.ranks.device
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        moved = (batch.to(device, non_blocking=True) for batch in window)
-        parts = [
-            objective.statistics(_forward(engine.model, one).nll, *_places(one, agreement)) for one in moved
-        ]
-    return engine.ranks.sum(torch.stack(parts).sum(0))
-
-
-def _forward(model: nn.Module, batch: Batch) -> NllOutput:
-    output: NllOutput = model(batch.input_ids, batch.position_ids, batch.predict_from, batch.target_ids)
-    return output
-
-
-def _places(batch: Batch, agreement: Agreement) -> tuple[Tensor, Tensor, Tensor, Counts, Tensor]:
-    """What an objective takes after the nlls. Samples are told apart by their pieces."""
-    return batch.task_ids, batch.piece_ids, batch.sample_sizes, agreement.counts, batch.target_weights

@@ -94,7 +94,8 @@ def test_config_without_a_type(tmp_path):
 def test_another_architecture_names_the_option(folder, tmp_path):
     error = refusal(Pretrained(str(folder), model_types=["mistral", "mixtral"]))
     assert error.key == "model.path"
-    assert "holds a llama model, not mistral or mixtral; use model=llama" in error.message
+    found = "holds a llama model, not mistral or mixtral; use model=llama, model=code_llama or model=deepseek"
+    assert error.message.endswith(found)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neo"}))
     assert refusal(Pretrained(str(tmp_path), model_types=["llama"])).message.endswith("use model=auto")
 
@@ -151,12 +152,30 @@ def test_end_token_stands_in_for_padding(folder, tmp_path):
     assert Pretrained(str(tmp_path)).tokenizer(lambda: iter(())).pad_token == END
 
 
+def test_end_and_pad_tokens_of_the_option(folder):
+    source = Pretrained(str(folder), end_token="<|pad|>", pad_token=END)
+    tokenizer = source.tokenizer(lambda: iter(()))
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|pad|>", END)
+    assert len(tokenizer) == len(Pretrained(str(folder)).tokenizer(lambda: iter(())))
+    model = source.load(tokenizer, torch.float32)
+    assert model.config.pad_token_id == tokenizer.pad_token_id == tokenizer.get_vocab()[END]
+
+
+@pytest.mark.parametrize("key", ["end_token", "pad_token"])
+def test_a_token_that_the_tokenizer_lacks(folder, key):
+    with pytest.raises(ConfigError, match="use null for the tokenizer's own") as caught:
+        Pretrained(str(folder), **{key: "<nowhere>"}).tokenizer(lambda: iter(()))
+    assert caught.value.key == f"model.{key}"
+    assert END in caught.value.message
+
+
 def test_attention_that_the_family_lacks(tmp_path):
     tiny("gemma2").save_pretrained(tmp_path)
     train_bpe(["text"], 258).save_pretrained(tmp_path)
-    error = refusal(Pretrained(str(tmp_path)), "load")
-    assert error.key == "model.attention"
-    assert "use eager" in error.message
+    for action in ("check", "load"):
+        error = refusal(Pretrained(str(tmp_path), attention="sdpa"), action)
+        assert error.key == "model.attention"
+        assert "flex or eager" in error.message
 
 
 @pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash-attn is installed")

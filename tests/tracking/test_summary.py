@@ -146,3 +146,8 @@ def test_a_hundred_columns_hold_every_column():
 def test_names_are_shown_as_they_are():
     summary = made({"[bold]x[/bold]": TaskCounts(1, 1, 1), "b": TaskCounts(1, 1, 1)})
     assert any("[bold]x[/bold]" in line for line in rich_lines(summary, 100))
+
+
+def test_what_is_active_per_token_is_told_of_experts_alone():
+    assert "active" not in made().totals()
+    assert made(active_parameters=30).totals().endswith("10 of 99 parameters trained, 30 active per token")

@@ -20,6 +20,7 @@ class Alone:
 
     def __init__(self, model):
         self.model = model
+        self.bare = SimpleNamespace(has_router_loss=False)
         self.lasts = []
 
     def micro_step(self, *, is_last):
@@ -57,7 +58,7 @@ def test_samples_are_told_apart_by_their_pieces():
 
     nll = torch.ones(len(batch.target_ids), requires_grad=True)
     accumulate(
-        engine=Alone(lambda *_: SimpleNamespace(nll=nll, router_loss=None)),
+        engine=Alone(lambda *_: SimpleNamespace(nll=nll, router=None)),
         objective=SimpleNamespace(loss=loss, needs_statistics=False),
         window=[batch],
         agreement=SimpleNamespace(counts="counts", tokens=1),

@@ -75,16 +75,28 @@ class ParameterCounts:
     Attributes:
         total: All.
         trainable: Those with a gradient.
+        active: Those that one token goes through: of experts, the ones that it chooses. All without experts.
     """
 
     total: int
     trainable: int
+    active: int
+
+    def __str__(self) -> str:
+        """For a log: trained and all, and with experts how many of them a token goes through."""
+        trained = f"{self.trainable:,} of {self.total:,} parameters are trained"
+        active = f"; {self.active:,} of {self.total:,} are active per token"
+        return trained if self.active == self.total else trained + active
 
 
 def parameter_counts(model: nn.Module) -> ParameterCounts:
     """Counts the parameters of a model; a packed 4-bit weight counts as the weights in it."""
-    sizes = [(_size(parameter), parameter.requires_grad) for parameter in model.parameters()]
-    return ParameterCounts(sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained))
+    from mftrun.models.experts import active_share, expert_weights
+
+    total = sum(_size(parameter) for parameter in model.parameters())
+    trained = sum(_size(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    of_experts = sum(_size(parameter) for _, parameter in expert_weights(model))
+    return ParameterCounts(total, trained, total - round(of_experts * (1 - active_share(model))))
 
 
 def _size(parameter: nn.Parameter) -> int:

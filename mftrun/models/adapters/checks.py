@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ALL_LINEAR = "all-linear"
+ATTENTION = "attention"
 
 
 def require(name: str, value: Any, holds: bool, wanted: str) -> None:
@@ -27,7 +28,7 @@ def require(name: str, value: Any, holds: bool, wanted: str) -> None:
 def names_of(targets: str | Sequence[str] | None) -> Sequence[str]:
     """The layers that a setting names one by one."""
     if isinstance(targets, str):
-        return () if targets == ALL_LINEAR else (targets,)
+        return () if targets in (ALL_LINEAR, ATTENTION) else (targets,)
     return targets or ()
 
 

@@ -38,7 +38,11 @@ class FullFineTuning:
 
     def apply(self, model: PreTrainedModel, *, adapter_dtype: torch.dtype | None = None) -> nn.Module:
         """The model itself, with all of its parameters trainable."""
+        from mftrun.models.parts import beside_text
+
         result: nn.Module = model.requires_grad_(True)
+        for path in beside_text(model):  # would get no gradient
+            result.get_submodule(path).requires_grad_(False)
         return result
 
     def save(self, model: Any, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:

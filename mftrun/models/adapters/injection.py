@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mftrun.errors import ConfigError
+from mftrun.models.parts import beside_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +33,8 @@ def inject(model: PreTrainedModel, config: Any, adapter_dtype: torch.dtype | Non
     from peft import get_peft_model
 
     dtype = model.dtype
+    if others := beside_text(model):  # adapters there would get no gradient
+        config.exclude_modules = "|".join(rf"{re.escape(path)}(\..*)?" for path in others)
     try:
         result = get_peft_model(model, config, autocast_adapter_dtype=adapter_dtype is None)
     except (ValueError, TypeError, NotImplementedError) as error:

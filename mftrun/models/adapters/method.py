@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mftrun.errors import ConfigError
-from mftrun.models.adapters.checks import ALL_LINEAR, names_of, refuse_missing
+from mftrun.models.adapters.checks import names_of, refuse_missing
 from mftrun.nearest import unknown
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ class PeftMethod:
         """
         from mftrun.models.adapters.injection import inject
 
-        config = self._completed()
-        for name in ("target_modules", "modules_to_save"):
-            refuse_missing(f"peft.config.{name}", names_of(getattr(config, name)), model)
+        config = self._completed(model)
+        refuse_missing("peft.config.modules_to_save", names_of(config.modules_to_save), model)
         result: nn.Module = inject(model, config, adapter_dtype, "peft.config")
         return result
 
@@ -98,12 +97,16 @@ class PeftMethod:
         """See `Adapter.save`."""
         model.save_pretrained(folder, state_dict=state_dict)
 
-    def _completed(self) -> Any:
+    def _completed(self, model: nn.Module) -> Any:
         """A copy that peft may change, for causal language models; a single name is no regular expression."""
         from peft import TaskType
 
+        from mftrun.models.adapters.targets import layers_to_adapt
+
         config = copy.deepcopy(self.config)
         config.task_type = TaskType.CAUSAL_LM
-        if config.target_modules != ALL_LINEAR:
-            config.target_modules = list(names_of(config.target_modules)) or None
+        if config.target_modules is not None:
+            config.target_modules = layers_to_adapt(
+                config.target_modules, model, "peft.config.target_modules"
+            )
         return config

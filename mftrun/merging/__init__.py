@@ -1,0 +1,1 @@
+"""Merging an adapter into the model it was trained on."""

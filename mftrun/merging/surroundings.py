@@ -1,0 +1,135 @@
+"""What lies beside the weights: tokenizer, chat template, generation settings, code, model card."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import mftrun
+from mftrun.errors import ConfigError
+from mftrun.files import write_atomically
+from mftrun.merging.adapter import SavedAdapter
+from mftrun.merging.base import BaseModel
+
+_TOKENIZER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "additional_chat_templates",
+    "vocab.*",
+    "merges.txt",
+    "*.tiktoken",
+    "spiece.model",
+    "sentencepiece*.model",
+)
+_GENERATION = "generation_config.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_SECTIONS = re.compile(r"^## (?:Tasks|Training)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The files that go with a merged model: the adapter's, where it has them, or else the base's.
+
+    Args:
+        adapter: The adapter's folder.
+        base: The base's folder.
+    """
+
+    adapter: SavedAdapter
+    base: BaseModel
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, or None where neither folder has one."""
+        from transformers import AutoTokenizer
+
+        if (folder := self._tokenizer_folder()) is None:
+            return None
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=self.base.trust_remote_code)
+
+    def check(self, entries: int | None) -> None:
+        """Refuses a tokenizer that the embeddings have no rows for.
+
+        Args:
+            entries: Rows of the embeddings that the adapter brings; None for the base's.
+
+        Raises:
+            ConfigError: It has more entries.
+        """
+        tokenizer = self.tokenizer()
+        rows = entries or self.base.rows
+        if tokenizer is not None and len(tokenizer) > rows:
+            raise ConfigError(
+                "adapter",
+                f"its tokenizer has {len(tokenizer)} entries, and the embeddings of {self.base.folder} have "
+                f"{rows} rows: it was trained on another base, or saved without its embeddings",
+            )
+
+    def copy(self, folder: Path) -> None:
+        """Copies them.
+
+        Args:
+            folder: Of the merged model; exists.
+
+        Raises:
+            OSError: A file cannot be copied.
+        """
+        if (source := self._tokenizer_folder()) is not None:
+            for pattern in _TOKENIZER:
+                for path in source.glob(pattern):
+                    _copy(path, folder)
+        for source in (self.adapter.folder, self.base.folder):
+            if (source / _GENERATION).exists():
+                _copy(source / _GENERATION, folder)
+                break
+        if self.base.trust_remote_code:
+            for path in self.base.folder.glob("*.py"):
+                _copy(path, folder)
+
+    def card(self, folder: Path, facts: dict[str, str]) -> None:
+        """Writes README.md: what was merged, and what the adapter's card says of its training.
+
+        Args:
+            folder: Of the merged model; exists.
+            facts: What else is worth telling, name to value.
+        """
+        base = self.adapter.base or str(self.base.folder)
+        about: dict[str, Any] = {"library_name": "transformers"}
+        if _HUB_ID.fullmatch(base) and not Path(base).exists():
+            about["base_model"] = base
+        about |= {"pipeline_tag": "text-generation", "tags": ["mftrun", "multi-task", "merged"]}
+        card = self.adapter.folder / "README.md"
+        old = card.read_text(encoding="utf-8") if card.exists() else ""
+        title = re.search(r"^# (.+)$", old, re.MULTILINE)
+        head = (
+            f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n\n# {title[1] if title else 'Merged model'}\n"
+        )
+        intro = f"An adapter ({self.adapter.kind}) merged into `{base}` by mftrun {mftrun.__version__}.\n"
+        rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+        merging = f"## Merging\n\n| setting | value |\n|---|---|\n{rows}\n"
+        trained = [found.strip() + "\n" for found in _SECTIONS.findall(old)]
+        write_atomically(folder / "README.md", "\n".join([head, intro, merging, *trained]))
+
+    def _tokenizer_folder(self) -> Path | None:
+        folders = (self.adapter.folder, self.base.folder)
+        return next((one for one in folders if _has_tokenizer(one)), None)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(
+        (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    )
+
+
+def _copy(path: Path, folder: Path) -> None:
+    """The content alone: what links to a cache must not."""
+    if path.is_dir():
+        shutil.copytree(path, folder / path.name)
+    else:
+        shutil.copyfile(path, folder / path.name)

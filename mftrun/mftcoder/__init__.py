@@ -1,0 +1,1 @@
+"""MFTCoder's training configs, translated into ours."""
