@@ -45,8 +45,28 @@ def own_place(arguments: Sequence[str]) -> Place | None:
 
 
 def own_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command line without what an outer launcher has put there."""
-    return [argument for argument in arguments if not argument.startswith(_BY_DEEPSPEED)]
+    """A command line as Hydra reads it: flags before overrides, and nothing that an outer launcher added."""
+    from hydra._internal.utils import get_args_parser
+
+    flags = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+    left = [argument for argument in arguments if not argument.startswith(_BY_DEEPSPEED)]
+    first, rest = [], []
+    while left:
+        word, *left = left
+        if word not in flags:
+            (first if word.startswith("--") else rest).append(word)
+            continue
+        first.append(word)
+        if left and _takes(flags[word], left[0]):
+            first.append(left.pop(0))
+    return first + rest
+
+
+def _takes(flag: Any, following: str) -> bool:
+    """Whether a word after a flag belongs to it: always, never, or if it cannot be an override."""
+    if flag.nargs is None:
+        return True
+    return flag.nargs == "?" and not following.startswith("-") and "=" not in following
 
 
 @contextmanager

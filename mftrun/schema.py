@@ -289,6 +289,8 @@ def without_shorthands(cfg: Mapping[str, Any]) -> dict[str, Any]:
 def task_configs(data: DataConfig) -> dict[str, TaskConfig]:
     """The tasks of a run: `tasks`, then `paths`, or `fallback` when both are empty.
 
+    A task of `paths` may have settings in `tasks`, which then names no place.
+
     Raises:
         ConfigError: Two tasks have one name, a task has no source or two, or there is no task at all.
     """
@@ -312,13 +314,15 @@ def _from_paths(data: DataConfig) -> dict[str, TaskConfig]:
         name = _task_name(path)
         if not name:
             raise ConfigError("data.paths", f"{path!r} has no part to name its task by")
-        if (other := found.get(name) or data.tasks.get(name)) is not None:
+        settings = data.tasks.get(name, TaskConfig())
+        other = found.get(name) or (settings if _origins(settings) else None)
+        if other is not None:
             raise ConfigError(
                 "data.paths",
                 f"two tasks are named {name}: {other.path or 'data.tasks.' + name} and {path}; "
                 "name one yourself with data.tasks.NAME.path=DIR",
             )
-        found[name] = TaskConfig(path=path)
+        found[name] = dataclasses.replace(settings, path=path)
     return found
 
 
@@ -341,8 +345,13 @@ _ORIGINS = ("path", "dataset", "source")
 _OF_DATASETS = ("subset", "split", "valid_split", "revision")
 
 
+def _origins(task: TaskConfig) -> list[str]:
+    """The keys that say where its samples are."""
+    return [name for name in _ORIGINS if getattr(task, name) is not None]
+
+
 def _check_task(task: TaskConfig, key: str) -> None:
-    given = [name for name in _ORIGINS if getattr(task, name) is not None]
+    given = _origins(task)
     if len(given) != 1:
         has = f"has {' and '.join(given)}" if given else "says not where its samples are"
         raise ConfigError(f"{key}.path", f"the task {has}; give one of {', '.join(_ORIGINS)}")

@@ -140,6 +140,22 @@ def test_what_deepspeed_adds_to_a_command_line_is_dropped():
     assert own_arguments(["--local_rank=1", "seed=1"]) == ["seed=1"]
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["seed=1,2", "-m"], ["-m", "seed=1,2"]),
+        (["job=plan", "--config-dir", "here", "seed=1"], ["--config-dir", "here", "job=plan", "seed=1"]),
+        (["seed=1", "--cfg", "job"], ["--cfg", "job", "seed=1"]),
+        (["seed=1", "--info", "seed=2"], ["--info", "seed=1", "seed=2"]),
+        (["seed=1", "--info", "plugins"], ["--info", "plugins", "seed=1"]),
+        (["seed=1", "--config-dir=here"], ["--config-dir=here", "seed=1"]),
+        (["seed=1", "--cfg"], ["--cfg", "seed=1"]),
+    ],
+)
+def test_flags_may_stand_anywhere(given, read):
+    assert own_arguments(given) == read
+
+
 # Contradictions
 
 

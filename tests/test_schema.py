@@ -124,6 +124,12 @@ def test_paths_are_named_by_their_last_component_and_follow_the_tasks() -> None:
     }
 
 
+def test_a_task_of_the_paths_may_have_settings() -> None:
+    tasks = task_configs(data(tasks={"code": TaskConfig(max_samples=5)}, paths=["/a/text", "/a/code"]))
+    assert tasks["code"] == TaskConfig(path="/a/code", max_samples=5)
+    assert tasks["text"] == TaskConfig(path="/a/text")
+
+
 def test_fallback_is_used_only_when_nothing_is_given() -> None:
     assert list(task_configs(data(fallback=FALLBACK))) == ["own"]
     assert list(task_configs(data(fallback=FALLBACK, paths=["/a/code"]))) == ["code"]

@@ -163,7 +163,7 @@ def _check(attention: str, model_type: str, found: Any, dtype: torch.dtype | Non
     if not supports(found, attention):
         raise _unsupported(attention, model_type, tuple(name for name in ATTENTION if supports(found, name)))
     if (reason := _missing(attention, dtype)) is not None:
-        raise ConfigError("model.attention", f"{attention} cannot be used: {reason}; or use attention=auto")
+        raise ConfigError("model.attention", f"{attention} cannot be used: {reason}; use auto")
 
 
 def _against(attention: str, model_type: str, found: Any, dtype: torch.dtype | None) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_META = "__metadata__"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -28,6 +29,8 @@ def read_config(where: str, revision: str | None) -> Mapping[str, Any]:
     Raises:
         ConfigError: There is none, or it names no architecture.
     """
+    if not where:
+        raise ConfigError("model.path", "is empty; give a folder, or owner/name on the hub")
     config = _read_local(Path(where)) if Path(where).is_dir() else _read_hub(where, revision)
     if config.get("model_type") is None:
         raise ConfigError("model.path", f"config.json of {where} names no model_type")
@@ -101,17 +104,38 @@ def check_not_quantized(config: Mapping[str, Any], path: str) -> None:
 
 
 def check_weights(where: str) -> None:
-    """Refuses a folder without weights.
+    """Refuses a folder without weights, or with a file of weights that is not whole.
 
     Args:
         where: Folder or hub id.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: It is.
     """
     folder = Path(where)
-    if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+    if not folder.is_dir():
+        return
+    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
         raise ConfigError("model.path", f"{where} holds no weights ({' or '.join(_WEIGHTS)})")
+    for file in sorted(folder.glob(_WEIGHTS[0])):
+        if not _is_whole(file):
+            raise ConfigError("model.path", f"{file} is cut off or damaged; get the file again")
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as it says: the header's length in 8 bytes, JSON, the data."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        rest = file.stat().st_size - 8 - length
+        if rest < 0:
+            return False
+        try:
+            entries = json.loads(opened.read(length))
+            return rest == max(
+                (entry["data_offsets"][1] for name, entry in entries.items() if name != _META), default=0
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
 
 
 def native_type(config: Mapping[str, Any]) -> str:

@@ -132,7 +132,7 @@ def test_weights_of_another_size(folder, tmp_path):
 def test_weights_cut_short(folder, tmp_path):
     file = copy_of(folder, tmp_path) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    assert refusal(Pretrained(str(tmp_path)), "load").key == "model.path"
+    assert f"{file} is cut off" in refusal(Pretrained(str(tmp_path))).message
 
 
 def test_no_tokenizer(folder, tmp_path):

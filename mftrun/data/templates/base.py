@@ -116,7 +116,8 @@ def end_token_of(tokenizer: PreTrainedTokenizerFast, named: str | None) -> str:
     end = named or str(tokenizer.eos_token)
     if end not in tokenizer.get_added_vocab():
         message = f"{end!r} is not a control token of the tokenizer; {_CHOOSE}"
-        raise ConfigError(f"{KEY}.end_token", f"{message}, or null for its own, {tokenizer.eos_token!r}")
+        own = f"null for its own, {tokenizer.eos_token!r}"
+        raise ConfigError(f"{KEY}.end_token", f"{message}, or {own}; or take another template={{NAME}}")
     return end
 
 
