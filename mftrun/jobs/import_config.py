@@ -65,8 +65,8 @@ class ImportConfigJob:
         found = translate(read_source(file, self.values), self.gpus)
         arguments = writing.overrides(found)
         _check(file, arguments, found)
-        write_atomically(target, writing.experiment(found, target.stem, file.name))
-        print(writing.command(arguments), writing.told(found), _how_to_use(target), sep="\n\n")
+        write_atomically(target, writing.experiment(found, file.stem, file.name))
+        print(writing.command(arguments), writing.told(found), _how_to_use(target, found), sep="\n\n")
 
     def _target(self, file: Path, run_dir: Path) -> Path:
         if self.output is None:
@@ -108,9 +108,12 @@ def _hydra_set_aside() -> Iterator[None]:
         place.hydra = own
 
 
-def _how_to_use(target: Path) -> str:
-    if target.parent.name != FOLDER:
-        where = f"put it into a folder named {FOLDER}, and give the folder above with --config-dir"
-        return f"The same as an experiment: {target}\n  {where}"
-    use = f"python -m mftrun --config-dir {target.parent.parent} experiment={target.stem}"
-    return f"The same as an experiment: {target}\n  {use}"
+def _how_to_use(target: Path, found: Translation) -> str:
+    """The command with the experiment, which leaves out what belongs to one run alone."""
+    from mftrun.mftcoder import writing
+
+    folder = target.parent if target.parent.name == FOLDER else target.parent / FOLDER
+    move = "" if target.parent == folder else f"  move it to {folder / target.name}, then\n"
+    arguments = ["--config-dir", str(folder.parent), f"experiment={target.stem}", *writing.personal(found)]
+    lines = writing.command(arguments).replace("\n", "\n  ")
+    return f"The same as an experiment: {target}\n{move}  {lines}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mftrun.errors import ConfigError
 from mftrun.mftcoder.dialects import dialect_of
 from mftrun.mftcoder.sections.adapters import translate_adapters
 from mftrun.mftcoder.sections.course import translate_course
@@ -38,6 +39,8 @@ def translate(source: Source, gpus: int | None) -> Translation:
     translate_keeping(values, out)
     translate_launching(values, out)
     _name_rest(values, out)
+    if not any(fate.key in source.given for fate in (*out.mapped, *out.dropped)):
+        raise ConfigError("file", f"{source.path} holds none of the keys of an MFTCoder training config")
     return out
 
 

@@ -18,8 +18,13 @@ _WORDS = frozenset({"null", "true", "false", "nan", "inf"})
 def overrides(found: Translation) -> list[str]:
     """What one writes after `python -m mftrun`, not quoted for a shell."""
     choices = [f"{group}={option}" for group, option in found.choices.items()]
-    settings = [f"{one.key}={_hydra(one.value)}" for one in (*found.settings, *found.personal)]
-    return list(dict.fromkeys([*choices, *settings]))
+    settings = [f"{one.key}={_hydra(one.value)}" for one in found.settings]
+    return list(dict.fromkeys([*choices, *settings, *personal(found)]))
+
+
+def personal(found: Translation) -> list[str]:
+    """The part of it that is for one run alone, which an experiment leaves out."""
+    return [f"{one.key}={_hydra(one.value)}" for one in found.personal]
 
 
 def command(arguments: Iterable[str]) -> str:

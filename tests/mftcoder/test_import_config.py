@@ -44,6 +44,23 @@ def test_the_printed_command_and_the_written_experiment_agree(file, tmp_path, ca
     assert written["model"]["path"] == "/models/mine"
 
 
+def test_the_second_command_says_what_the_experiment_leaves_out(file, tmp_path, capsys):
+    target = tmp_path / "mine.yaml"
+    run(file, tmp_path, output=str(target), values={"output_dir": "/mnt/out"})
+    told = capsys.readouterr().out
+    assert 'name: "coba_train_config"' in target.read_text()
+    assert f"move it to {tmp_path}/experiment/mine.yaml" in told
+    assert told.split("python -m mftrun")[-1].split() == [
+        *("--config-dir", str(tmp_path), "experiment=mine", "output_dir=/mnt/out")
+    ]
+
+
+def test_a_file_of_something_else_is_refused(file, tmp_path):
+    file.write_text(json.dumps({"a": 1}))
+    with pytest.raises(ConfigError, match="none of the keys"):
+        run(file, tmp_path)
+
+
 def test_values_and_gpus_of_the_command_line(file, tmp_path, capsys):
     run(file, tmp_path, gpus=2, values={"model_type": "deepseek", "per_device_train_batch_size": 1})
     printed = printed_command(capsys.readouterr().out)
@@ -76,7 +93,7 @@ def test_what_could_not_run_is_refused(file, tmp_path):
     with pytest.raises(
         ConfigError, match=r"coba_train_config.json asks for what cannot run here: data.paths"
     ):
-        run(file, tmp_path, values={"data_paths": "[/data/a,/other/a]"})
+        run(file, tmp_path, values={"data_paths": "[/data/a,/]"})
     assert not (tmp_path / "experiment").exists()
 
 

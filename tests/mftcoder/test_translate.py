@@ -11,7 +11,7 @@ from mftrun.errors import ConfigError, DataError
 from mftrun.mftcoder import writing
 from mftrun.mftcoder.source import Source, read_source
 from mftrun.mftcoder.translate import translate
-from mftrun.schema import check
+from mftrun.schema import check, task_configs
 
 STAND_INS = {"data.paths": "data.paths=[/data/a,/data/b]", "model.path": "model.path=/models/mine"}
 
@@ -125,6 +125,9 @@ def test_options(given, key, expected, tmp_path):
         ({"max_train_steps": 500}, "train.epochs", None),
         ({"max_train_steps": 500}, "train.max_steps", 500),
         ({"data_split": "90/5/5"}, "data.valid_fraction", 0.1),
+        ({"data_split": "8,1,1"}, "data.valid_fraction", 0.92),
+        ({"data_split": "8,1,1", "load_raw_dataset": False}, "data.valid_fraction", 0.2),
+        ({"data_split": "950,50,0", "load_raw_dataset": False}, "data.valid_fraction", 0.05),
         ({"num_warmup_steps": 0.1}, "scheduler.warmup_ratio", 0.1),
         ({"coba_update_interval": 10}, "loss.weighting.warmup", 10),
         ({"saving_limit": 3}, "checkpoint.keep_last", 3),
@@ -148,6 +151,72 @@ def test_task_weights_go_to_the_tasks_by_name(tmp_path):
     given = {"weighted_loss_mode": "case3", "data_paths": "[/data/a,/data/b/]", "task_weights": "[1,2.5]"}
     weights = composed(changed(tmp_path, **given))["loss"]["weighting"]["weights"]
     assert weights == {"a": 1.0, "b": 2.5}
+
+
+def weighted(tmp_path, paths):
+    count = len(paths)
+    weights = [1.0 + place for place in range(count)]
+    return changed(tmp_path, weighted_loss_mode="case3", data_paths=list(paths), task_weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/d/a", "/d/code_v1.2"], ["a", "code_v1_2"]),
+        (["/d/a", "/e/a", "/e/b"], ["d_a", "e_a", "b"]),
+        (["/d/a", "/d/a/"], ["d_a", "d_a_2"]),
+        (["/a", "/a/", "/a_2"], ["a", "a_3", "a_2"]),
+        (["/d/a.b", "/d/a_b", "/d/a_b_2"], ["d_a_b", "d_a_b_2", "a_b_2"]),
+        (["/d/b c", "/d/中", "/d/7b", "/"], ["b_c", "d", "task_7b", "task"]),
+    ],
+)
+def test_tasks_that_no_key_could_name_are_named_apart(paths, names, tmp_path):
+    found = weighted(tmp_path, paths)
+    config = composed(found)
+    check(config)
+    assert {name: task["path"] for name, task in config["data"]["tasks"].items()} == {
+        name: path.rstrip("/") or "/" for name, path in zip(names, paths, strict=True)
+    }
+    assert config["loss"]["weighting"]["weights"] == {name: 1.0 + i for i, name in enumerate(names)}
+    assert any(f"{paths[1]} is {names[1]}" in note for note in found.notes)
+    experiment = yaml.safe_load(writing.experiment(found, "mine", "x.json"))
+    assert list(experiment["data"]["tasks"]) == names
+
+
+def test_weights_reach_tasks_named_by_their_files(tmp_path):
+    config = composed(weighted(tmp_path, ["/d/a.jsonl", "/d/b-1", "/d/1"]))
+    tasks = task_configs(check(config).data)
+    assert list(tasks) == list(config["loss"]["weighting"]["weights"]) == ["a", "b-1", "1"]
+    assert not config["data"]["tasks"]
+
+
+def test_a_folder_keeps_its_name_where_no_key_needs_it(tmp_path):
+    assert changed(tmp_path, data_paths="[/d/v1.2,/d/b]").value("data.paths") == ["/d/v1.2", "/d/b"]
+
+
+@pytest.mark.parametrize(("split", "meant"), [("0.95,0.05,0", "95/5/0"), ("8,1,1", "80/10/10")])
+def test_a_split_that_is_no_percentage_is_told(split, meant, tmp_path):
+    told = writing.told(changed(tmp_path, data_split=split))
+    assert f"data_split={split} does not add up to 100" in told
+    assert f"values.data_split={meant}" in told
+    assert "add up" not in writing.told(changed(tmp_path, data_split=meant))
+    assert "add up" not in writing.told(changed(tmp_path, data_split=split, load_raw_dataset=False))
+
+
+@pytest.mark.parametrize(
+    ("given", "layer"),
+    [
+        ({"model_type": "qwen"}, "c_attn"),
+        ({"model_type": "baichuan", "target_modules": ["W_pack"]}, "W_pack"),
+        ({"model_type": "chatglm2", "target_modules": "all-linear"}, "query_key_value"),
+        ({"model_type": "qwen", "target_modules": ["w1"]}, None),
+        ({"model_type": "qwen", "peft_type": None}, None),
+        ({"model_type": "llama"}, None),
+    ],
+)
+def test_an_adapter_that_becomes_three_is_told(given, layer, tmp_path):
+    notes = [note for note in changed(tmp_path, **given).notes if "had one adapter" in note]
+    assert [note.split()[0] for note in notes] == ([layer] if layer else [])
 
 
 def test_task_weights_that_nothing_reads_are_dropped(tmp_path):
@@ -212,6 +281,20 @@ def test_unknown_keys_are_named(tmp_path):
             {"weighted_loss_mode": "case3", "data_paths": "[/a]", "task_weights": "[x]"},
             "must be numbers",
         ),
+        (
+            {"weighted_loss_mode": "case3", "data_paths": "[/a,/b]", "task_weights": "[-1,1]"},
+            "task_weights='[-1,1]' must be finite numbers, each 0 or more",
+        ),
+        (
+            {"weighted_loss_mode": "case3", "data_paths": "[/a,/b]", "task_weights": "[1,nan]"},
+            "must be finite numbers",
+        ),
+        (
+            {"weighted_loss_mode": "case3", "data_paths": "[/a,/b]", "task_weights": [0, 0]},
+            "are 0 for every task",
+        ),
+        ({"data_split": "95,-5,10"}, "must be percentages"),
+        ({"data_split": "950,50,0"}, "must be percentages"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(given, problem, tmp_path):

@@ -96,10 +96,22 @@ def _low_rank(values: Values, out: Translation) -> None:
     else:
         chosen: Any = list(values.dialect.targets.get(family, ())) or "all-linear"
         out.assume("peft.target_modules", chosen, "what MFTCoder took for this model_type")
+    _note_fused(family, targets, out)
     if family in EXPERTS:
         out.note(
             "MFTCoder's adapters on all linear layers covered the experts, too; here peft.experts=true "
             "peft.dropout=0 adds those, and model.adapter_targets of such a family is attention alone"
+        )
+
+
+def _note_fused(family: str, targets: Given[Any] | None, out: Translation) -> None:
+    """One adapter on queries, keys and values together is not three of the same rank."""
+    fused = [name for name, native in _RENAMED.get(family, {}).items() if native == _ATTENTION]
+    named = targets.value if targets is not None and targets.value else "all-linear"
+    if fused and (named == "all-linear" or fused[0] in named):
+        out.note(
+            f"{fused[0]} had one adapter, whose A queries, keys and values shared; in the native class each "
+            "has an adapter of its own, of the same rank: more weights, and other ones at the start"
         )
 
 

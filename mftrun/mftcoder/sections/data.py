@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isclose
 from types import MappingProxyType
 from typing import Any
 
+from mftrun.mftcoder.tasks import key_names, named_by_path, renamed
 from mftrun.mftcoder.translation import Translation
 from mftrun.mftcoder.values import MISSING, Given, Values
 
@@ -19,11 +21,7 @@ def translate_data(values: Values, out: Translation) -> None:
     Raises:
         ConfigError: A value has the wrong type, or means nothing that MFTCoder had.
     """
-    paths = values.any("data_paths")
-    if paths is None:
-        out.assume("data.paths", MISSING, "the file names no data")
-    else:
-        out.put("data.paths", data_paths(values), paths)
+    _tasks(values, out)
     out.carry("data.max_length", values.whole("seq_length", least=1))
     _split(values, out)
     _rows(values, out)
@@ -55,6 +53,21 @@ def data_paths(values: Values) -> list[str] | str:
     return paths
 
 
+def _tasks(values: Values, out: Translation) -> None:
+    given, paths = values.any("data_paths"), data_paths(values)
+    if given is None:
+        out.assume("data.paths", MISSING, "the file names no data")
+    elif isinstance(paths, str) or named_by_path(paths, by_key=values.any("task_weights") is not None):
+        out.put("data.paths", paths, given)
+    else:
+        for name, path in zip(key_names(paths), paths, strict=True):
+            out.put(f"data.tasks.{name}.path", path, given)
+        out.note(
+            "tasks named otherwise than by their folders, as a key takes only letters, digits, _ and -, and "
+            f"means one task: {', '.join(renamed(paths))}"
+        )
+
+
 def _workers(values: Values) -> Given[int] | None:
     workers = values.whole("preprocessing_num_workers")
     return workers if workers is not None and workers.value > 0 else None
@@ -64,19 +77,37 @@ def _split(values: Values, out: Translation) -> None:
     split = values.text("data_split")
     if split is None:
         return
-    try:
-        parts = [float(part) for part in split.value.replace("/", ",").split(",")]
-    except ValueError:
-        parts = []
-    if not parts or not 0 < parts[0] <= 100:
+    parts, raw = _shares(split.value), values.flag("load_raw_dataset")
+    # MFTCoder divided by the sum, as Megatron does, for Megatron's files alone.
+    whole = 100.0 if raw is None or raw.value else sum(parts)
+    if not parts or not 0 < parts[0] <= whole:
         raise values.refused(split, "must be percentages, such as 95,5,0")
-    out.put("data.valid_fraction", round(1 - parts[0] / 100, 6), split)
+    out.put("data.valid_fraction", round(1 - parts[0] / whole, 6), split)
+    _note_split(split.value, parts, whole, out)
+
+
+def _shares(text: str) -> list[float]:
+    """The numbers of a split, of which MFTCoder read three; none where one is no share."""
+    try:
+        parts = [float(part) for part in text.replace("/", ",").split(",")][:3]
+    except ValueError:
+        return []
+    return parts if all(0 <= part < float("inf") for part in parts) else []
+
+
+def _note_split(text: str, parts: list[float], whole: float, out: Translation) -> None:
+    if len(parts) > 1 and not isclose(sum(parts), whole, rel_tol=1e-4):
+        meant = "/".join(f"{100 * part / sum(parts):g}" for part in parts)
+        out.note(
+            f"data_split={text} does not add up to 100: MFTCoder took the first number for a percentage all "
+            f"the same, and trained on {parts[0]:g} % of each task; for shares give values.data_split={meant}"
+        )
     out.note(
         "of each task at most data.valid_max samples are for validation, 200 unless you raise it; MFTCoder "
         "took the whole share each time"
     )
     if len(parts) > 2 and parts[2] > 0:
-        out.note(f"data_split={split.value}: all that is not for training is for validation, as it was there")
+        out.note(f"data_split={text}: all that is not for training is for validation")
 
 
 def _rows(values: Values, out: Translation) -> None:

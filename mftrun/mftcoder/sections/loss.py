@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mftrun.mftcoder.sections.data import data_paths
+from mftrun.mftcoder.tasks import key_names
 from mftrun.mftcoder.translation import Translation
 from mftrun.mftcoder.values import MISSING, Given, Values
 
@@ -105,20 +106,21 @@ def _task_weights(values: Values, mode: str, out: Translation) -> None:
         problem = f"{MISSING} for data_paths: which task has which? values.data_paths=[DIR,DIR]"
         out.drop(given, f"{problem}, or loss.weighting.weights.NAME=W")
         return
-    weights = _numbers(values, given)
+    weights = _weights(values, given)
     if len(weights) != len(paths):
         raise values.refused(given, f"must have as many weights as data_paths has paths, {len(paths)}")
-    for path, weight in zip(paths, weights, strict=True):
-        out.put(f"loss.weighting.weights.{_task_name(path)}", weight, given)
+    for name, weight in zip(key_names(paths), weights, strict=True):
+        out.put(f"loss.weighting.weights.{name}", weight, given)
 
 
-def _numbers(values: Values, given: Given[Any]) -> list[float]:
+def _weights(values: Values, given: Given[Any]) -> list[float]:
     parts = given.value.strip("[] ").split(",") if isinstance(given.value, str) else given.value
     try:
-        return [float(part) for part in parts]
+        weights = [float(part) for part in parts]
     except (TypeError, ValueError):
         raise values.refused(given, 'must be numbers, such as "[1.0,2.0]"') from None
-
-
-def _task_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+    if not all(0 <= weight < float("inf") for weight in weights):
+        raise values.refused(given, "must be finite numbers, each 0 or more")
+    if weights and not any(weights):
+        raise values.refused(given, "are 0 for every task: nothing would be trained")
+    return weights
