@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mftrun.conversion.checkpoint import Checkpoint, open_checkpoint
 from mftrun.conversion.families import FAMILIES, native_config
 from mftrun.conversion.legacy import Legacy
 from mftrun.conversion.native import check_fits, generation_settings
 from mftrun.conversion.rules import Rule, by_name
 from mftrun.conversion.source_tokenizer import TokenizerFiles, read_json
-from mftrun.conversion.writer import ShardWriter
 from mftrun.errors import ConfigError
-from mftrun.files import whole_folder, write_json
+from mftrun.files import write_json
+from mftrun.weight_files.checkpoint import Checkpoint, some
+from mftrun.weight_files.output import check_room, written_folder
+from mftrun.weight_files.writer import ShardWriter
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,9 @@ class Plan:
     def outlines(self) -> dict[str, torch.Tensor]:
         """The new tensors without their numbers (on the meta device), by name."""
         found: dict[str, torch.Tensor] = {}
+        outlines = self.checkpoint.outlines
         for name, rule in self.rules.items():
-            found |= rule.parts(self.checkpoint.tensors[name])
+            found |= rule.parts(outlines[name])
         return {name: tensor.to(self.dtype or tensor.dtype) for name, tensor in found.items()}
 
 
@@ -66,6 +67,7 @@ def plan(source: Path, dtype: torch.dtype | None) -> Plan:
     Raises:
         ConfigError: It is no legacy checkpoint, has no exact native equal, or tensors are missing, unknown or
             of other shapes.
+        DataError: A file is missing or broken.
     """
     legacy = _legacy_config(source)
     native = native_config(legacy)
@@ -74,7 +76,8 @@ def plan(source: Path, dtype: torch.dtype | None) -> Plan:
     family = FAMILIES[legacy["model_type"]]
     if "quantization_config" in legacy:
         raise ConfigError("source", "holds quantised weights; give the ones in 16 or 32 bit")
-    checkpoint = open_checkpoint(source)
+    checkpoint = Checkpoint(source)
+    _check_tensors(checkpoint)
     every = by_name(family.rules(legacy), native["num_hidden_layers"])
     made = Plan(family, legacy, native, checkpoint, _rules(every, checkpoint, family, native), dtype)
     check_fits(native, made.outlines())
@@ -92,12 +95,12 @@ def convert(made: Plan, label: str, source: Path, output: Path, shard_bytes: int
         shard_bytes: Of a file of weights.
 
     Raises:
-        MftrunError: The disk is too full, or something of the source is missing or broken.
+        MftrunError: The disk is too full or fails, or something of the source is missing or broken.
     """
-    _check_room(made, output)
+    check_room(output, sum(tensor.nbytes for tensor in made.outlines().values()))
     for note in made.family.notes(made.legacy):
         log.warning("%s", note)
-    with whole_folder(output) as folder:
+    with written_folder(output) as folder:
         tokenizer = made.family.tokenizer(TokenizerFiles(source, label), made.legacy)
         _check_entries(len(tokenizer), made.native["vocab_size"])
         tokenizer.save_pretrained(folder)
@@ -106,18 +109,41 @@ def convert(made: Plan, label: str, source: Path, output: Path, shard_bytes: int
         dtype = {} if made.dtype is None else {"dtype": str(made.dtype).removeprefix("torch.")}
         write_json(folder / "config.json", {**made.native, **dtype})
         _stream(made, ShardWriter(folder, shard_bytes))
-        check_fits(made.native, open_checkpoint(folder).tensors)
+        check_fits(made.native, Checkpoint(folder).outlines)
 
 
 def _stream(made: Plan, writer: ShardWriter) -> None:
-    files = made.checkpoint.files
-    for number, file in enumerate(files, 1):
-        for name, tensor in made.checkpoint.read(file):
-            for native, part in made.rules[name].parts(tensor).items() if name in made.rules else ():
-                # Parts of one tensor share its memory, which a copy of each sets free.
-                writer.add(native, part.to(made.dtype or part.dtype, copy=True).contiguous())
-        log.info("%s (%d of %d) converted", file.name, number, len(files))
+    contents = made.checkpoint.contents
+    for number, (file, names) in enumerate(contents, 1):
+        for name in names:
+            if name in made.rules:
+                _add(writer, made.rules[name].parts(made.checkpoint.read(name)), made.dtype)
+        log.info("%s (%d of %d) converted", file.name, number, len(contents))
     writer.finish()
+
+
+def _add(writer: ShardWriter, parts: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> None:
+    """Parts of one tensor share its memory, which a copy of each sets free."""
+    for name, part in parts.items():
+        writer.add(name, part.to(dtype or part.dtype, copy=True).contiguous())
+
+
+def _check_tensors(checkpoint: Checkpoint) -> None:
+    """Refuses tensors that are absent or there twice, and weights that are quantised."""
+    if checkpoint.absent:
+        raise ConfigError("source", f"its index promises {some(checkpoint.absent)}, which no file holds")
+    seen: set[str] = set()
+    for file, kinds in checkpoint.contents:
+        for name, kind in kinds.items():
+            if name in seen:
+                raise ConfigError("source", f"holds the tensor {name} twice, the second time in {file.name}")
+            if not kind.dtype.is_floating_point or kind.dtype.itemsize < 2:
+                raise ConfigError(
+                    "source",
+                    f"its tensor {name} is {kind.dtype}: the weights are quantised; give the ones in 16 or "
+                    "32 bit",
+                )
+            seen.add(name)
 
 
 def _rules(
@@ -125,15 +151,12 @@ def _rules(
 ) -> dict[str, Rule]:
     """Rules of the tensors that are there, once none is missing or unknown; a tied head is the embedding."""
     tied = {name for name, rule in every.items() if native["tie_word_embeddings"] and _HEAD in rule.targets}
-    missing = sorted(every.keys() - checkpoint.tensors.keys() - tied)
-    extra = checkpoint.tensors.keys() - every.keys()
+    missing = sorted(every.keys() - checkpoint.kinds.keys() - tied)
+    extra = checkpoint.kinds.keys() - every.keys()
     unknown = sorted(name for name in extra if not re.fullmatch(family.ignored, name))
     for names, problem in ((missing, "lacks tensors"), (unknown, "holds tensors that no rule knows")):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ConfigError(
-                "source", f"as a {family.name} model it {problem}: {', '.join(names[:3])}{more}"
-            )
+            raise ConfigError("source", f"as a {family.name} model it {problem}: {some(names)}")
     return {name: rule for name, rule in every.items() if name not in tied}
 
 
@@ -156,12 +179,3 @@ def _not_legacy(source: Path, config: Mapping[str, Any]) -> str:
 def _check_entries(entries: int, rows: int) -> None:
     if entries > rows:
         raise ConfigError("source", f"its tokenizer has {entries:,} entries, and its embedding {rows:,} rows")
-
-
-def _check_room(made: Plan, output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError("output", f"{output} exists; name another folder, or remove it first")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    needed = sum(tensor.nbytes for tensor in made.outlines().values())
-    if needed > (free := shutil.disk_usage(output.parent).free):
-        raise ConfigError("output", f"needs {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free there")

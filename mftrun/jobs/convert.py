@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mftrun.errors import ConfigError
+from mftrun.weight_files.hub import downloaded, is_hub_id
+from mftrun.weight_files.output import bytes_of, new_folder
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 # The code of a tokenizer is looked at, never run.
 _FILES = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "tokenization_chatglm.py")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -31,7 +30,7 @@ class ConvertJob:
         source: Folder of the checkpoint, or its id on the hub.
         output: Folder to write.
         dtype: Of the new weights; `auto` keeps each as it is stored.
-        shard_size: Of a file of weights, such as ``5GB``.
+        shard_size: Of a file of weights, such as ``5GB``; a number alone counts bytes.
         revision: Branch, tag or commit on the hub.
 
     Raises:
@@ -47,7 +46,7 @@ class ConvertJob:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        _bytes(self.shard_size)
+        bytes_of(self.shard_size)
 
     def run(self, config: Mapping[str, Any], run_dir: Path) -> None:
         """Writes the native checkpoint.
@@ -62,10 +61,10 @@ class ConvertJob:
         from mftrun.conversion.convert import convert, plan
         from mftrun.models.families import families_of
 
-        source, output = self._folder(), Path(self.output).expanduser()
+        output, source = new_folder(self.output), self._folder()
         made = plan(source, self._dtype())
         log.info("%s: %s becomes %s", self.source, made.legacy["model_type"], made.native["architectures"][0])
-        convert(made, self.source, source, output, _bytes(self.shard_size))
+        convert(made, self.source, source, output, bytes_of(self.shard_size))
         options = families_of(made.native["model_type"], made.legacy["model_type"])
         names = " or ".join(f"model={family.option}" for family in options)
         log.info("converted; train it with model.path=%s %s", output, names or "model=auto")
@@ -80,37 +79,13 @@ class ConvertJob:
             if self.revision is not None:
                 raise ConfigError("job.revision", f"{self.source} is a folder, which has no revision")
             return folder
-        if not _HUB_ID.fullmatch(self.source):
+        if not is_hub_id(self.source):
             raise ConfigError("source", f"{self.source} is neither a folder nor owner/name on the hub")
         return self._downloaded()
 
     def _downloaded(self) -> Path:
         """The small files first: they tell in which of two forms the weights are needed."""
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        def fetched(patterns: Sequence[str]) -> Path:
-            return Path(snapshot_download(self.source, revision=self.revision, allow_patterns=[*patterns]))
-
-        try:
-            folder = fetched(_FILES)
-            indexed = (folder / "model.safetensors.index.json").is_file()
-            return fetched([*_FILES, *_WEIGHTS[: 1 if indexed else None]])
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            message = (
-                f"{self.source} is neither a folder nor a model that the hub or its cache gives: {error}"
-            )
-            raise ConfigError("source", message) from error
-
-
-def _bytes(size: str | int) -> int:
-    """Bytes of a size such as ``5GB``.
-
-    Raises:
-        ConfigError: It is none, or not above 0.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
-    unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None or (number := int(float(found[1]) * unit)) < 1:
-        raise ConfigError("job.shard_size", f"must be a size such as 5GB or 500MB, not {size!r}")
-    return number
+        folder = downloaded(self.source, self.revision, _FILES, "source")
+        indexed = (folder / "model.safetensors.index.json").is_file()
+        wanted = [*_FILES, *_WEIGHTS[: 1 if indexed else None]]
+        return downloaded(self.source, self.revision, wanted, "source")

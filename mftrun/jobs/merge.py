@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mftrun.errors import ConfigError
+from mftrun.weight_files.output import bytes_of, new_folder
 
 if TYPE_CHECKING:
     import torch
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from mftrun.merging.quantized import RoundTrip
 
 log = logging.getLogger(__name__)
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|MB|GiB|MiB)")
-_UNITS = {"GB": 10**9, "MB": 10**6, "GiB": 2**30, "MiB": 2**20}
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,13 @@ class MergeJob:
         adapter: Folder of a finished run, or of an adapter that peft wrote.
         output: Folder to write; it must not exist.
         base: Folder or hub id of the base; None takes what the adapter says.
+        base_revision: Branch, tag or commit of the base on the hub; None takes the one that the adapter's run
+            or its settings name, else the newest.
         allow_other_base: Whether `base` may be another model than the adapter was trained on.
         dtype: Of the merged weights; `auto` keeps each as the base has it.
         base_weights: Of a base that was quantised in training: `reload` merges into the weights in its files,
             `dequantize` into the values that the quantised weights stood for.
-        shard_size: Largest size of a file of weights, such as `5GB`.
+        shard_size: Largest size of a file of weights, such as `5GB`; a number alone counts bytes.
         verify: Whether logits of the merged model are compared with those of base and adapter.
         verify_text: On which text.
         trust_remote_code: Whether Python code in the base's folder may run.
@@ -47,10 +46,11 @@ class MergeJob:
     adapter: str
     output: str
     base: str | None = None
+    base_revision: str | None = None
     allow_other_base: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     base_weights: Literal["reload", "dequantize"] = "reload"
-    shard_size: str = "5GB"
+    shard_size: str | int = "5GB"
     verify: bool = True
     verify_text: str = "def add(a, b):\n    return a + b\n\n# The quick brown fox jumps over the lazy dog."
     trust_remote_code: bool = False
@@ -58,7 +58,7 @@ class MergeJob:
     reads: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        self._bytes()
+        bytes_of(self.shard_size)
         if self.verify and not self.verify_text:
             raise ConfigError("job.verify_text", "is empty; give a text, or set job.verify=false")
         if self.allow_other_base and self.base is None:
@@ -78,23 +78,19 @@ class MergeJob:
         from mftrun.merging.base import find_base
         from mftrun.merging.merge import Merge
 
-        output = self._output()
+        output = new_folder(self.output)
         adapter = SavedAdapter.find(Path(self.adapter).expanduser().absolute())
-        base = find_base(adapter, self.base, self.trust_remote_code, self.allow_other_base)
+        base = find_base(
+            adapter, self.base, self.trust_remote_code, self.allow_other_base, self.base_revision
+        )
         weights, round_trip = self._weights(adapter)
         log.info("merging %s into %s (%s)", adapter.folder, base.folder, weights)
         probe = self.verify_text if self.verify else None
-        merge = Merge(adapter, base, self._dtype(), self._bytes(), round_trip, probe)
+        merge = Merge(adapter, base, self._dtype(), bytes_of(self.shard_size), round_trip, probe)
         facts = {"base weights": weights, "dtype": self.dtype}
         found = merge.write(output, facts)
         log.info("merged model: %s", output)
         log.info("verified: %s" if found else "not verified: job.verify=false%s", found or "")
-
-    def _output(self) -> Path:
-        output = Path(self.output).expanduser().absolute()
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ConfigError("output", f"{output} exists already; give a new folder")
-        return output
 
     def _weights(self, adapter: SavedAdapter) -> tuple[str, RoundTrip | None]:
         """Into which values is merged, in words, and what makes them of those in the files."""
@@ -111,11 +107,3 @@ class MergeJob:
         import torch
 
         return None if self.dtype == "auto" else getattr(torch, self.dtype)
-
-    def _bytes(self) -> int:
-        match = _SIZE.fullmatch(self.shard_size)
-        if match is None or float(match[1]) == 0:
-            raise ConfigError(
-                "job.shard_size", f"must be a size such as 5GB or 500MB, not {self.shard_size!r}"
-            )
-        return int(float(match[1]) * _UNITS[match[2]])

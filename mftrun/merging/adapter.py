@@ -13,8 +13,8 @@ import yaml
 from torch import Tensor
 
 from mftrun.errors import ConfigError
-from mftrun.merging.checkpoint import Kind, TensorFile, tensor_file
 from mftrun.paths import CONFIG_FILE
+from mftrun.weight_files.tensor_file import Kind, TensorFile, tensor_file
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -128,6 +128,14 @@ class SavedAdapter:
             return None
         content = yaml.safe_load((self.run / CONFIG_FILE).read_text(encoding="utf-8"))
         return content if isinstance(content, dict) else None
+
+    @property
+    def base_revision(self) -> str | None:
+        """Branch, tag or commit of its base on the hub, where the run's config or peft recorded one."""
+        model: Any = (self.run_config or {}).get("model")
+        if isinstance(model, Mapping) and model.get("path") == self.base:
+            return model.get("revision") or None
+        return self.settings.get("revision") or None
 
     @cached_property
     def _file(self) -> TensorFile:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from mftrun.errors import ConfigError
 from mftrun.merging.adapter import SavedAdapter
-from mftrun.merging.checkpoint import Checkpoint
 from mftrun.merging.names import ParameterNames
 from mftrun.models.pretrained import Pretrained
+from mftrun.weight_files.checkpoint import Checkpoint
+from mftrun.weight_files.hub import downloaded, is_hub_id
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model", "*.jinja", "*.py")
 _SAMPLED = 4
 # What config.json says about the writer, not about the model.
@@ -108,6 +107,7 @@ class BaseModel:
             ConfigError: It cannot be loaded.
         """
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         try:
@@ -117,7 +117,7 @@ class BaseModel:
                 attn_implementation="eager",
                 trust_remote_code=self.trust_remote_code,
             ).eval()
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise ConfigError("job.base", f"{self.folder} cannot be loaded: {error}") from error
 
     @property
@@ -167,13 +167,18 @@ def as_base_error() -> Iterator[None]:
 
 
 def find_base(
-    adapter: SavedAdapter, asked: str | None, trust_remote_code: bool, allow_other: bool
+    adapter: SavedAdapter,
+    asked: str | None,
+    trust_remote_code: bool,
+    allow_other: bool,
+    revision: str | None = None,
 ) -> BaseModel:
     """The base that was asked for, or else the one that the adapter names.
 
     Args:
         adapter: The adapter.
         asked: Folder or id on the hub; None takes what the adapter says.
+        revision: Branch, tag or commit on the hub; None takes the one that the adapter was trained on.
         trust_remote_code: Whether Python code in its folder may run.
         allow_other: Whether another base than the adapter's may be asked for.
 
@@ -188,7 +193,8 @@ def find_base(
         )
     if asked is not None and not allow_other:
         _refuse_other(asked, recorded)
-    base = BaseModel(_folder_of(where), trust_remote_code)
+    trained_on = adapter.base_revision if where == recorded else None
+    base = BaseModel(_folder_of(where, revision, trained_on), trust_remote_code)
     base.check()
     if asked is not None and not allow_other:
         _refuse_different(base, recorded)
@@ -205,25 +211,23 @@ def _recorded(adapter: SavedAdapter) -> str | None:
     return name
 
 
-def _folder_of(where: str) -> Path:
+def _folder_of(where: str, revision: str | None, trained_on: str | None) -> Path:
     path = Path(where).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise ConfigError("job.base_revision", f"{where} is a folder, which has no revision")
         return path
-    if not _HUB_ID.fullmatch(where):
+    if not is_hub_id(where):
         raise ConfigError("job.base", f"{where} is not here; give the base model's folder: job.base=DIR")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(where, allow_patterns=list(_HUB_FILES)))
-    except (OSError, ValueError) as error:
-        message = f"{where} is neither a local folder nor a model that the hub or its cache gives: {error}"
-        raise ConfigError("job.base", message) from error
+    if revision is not None and trained_on not in (None, revision):
+        log.warning("%s at %s is taken; the adapter was trained on %s", where, revision, trained_on)
+    return downloaded(where, revision or trained_on, _HUB_FILES, "job.base")
 
 
 def _refuse_other(asked: str, recorded: str | None) -> None:
     """Two ids on the hub can be compared by name."""
     names = [name for name in (asked, recorded) if name and not Path(name).expanduser().exists()]
-    if len(names) == 2 and all(map(_HUB_ID.fullmatch, names)) and asked != recorded:
+    if len(names) == 2 and all(map(is_hub_id, names)) and asked != recorded:
         raise ConfigError(
             "job.base", f"{asked} is asked for, and the adapter was trained on {recorded}; {_WAY}"
         )

@@ -10,17 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mftrun.files import whole_folder
 from mftrun.merging.adapter import SavedAdapter
 from mftrun.merging.base import BaseModel
 from mftrun.merging.factors import place, why_not_streamed
 from mftrun.merging.quantized import RoundTrip
-from mftrun.merging.shards import check_space
 from mftrun.merging.streamed import StreamedMerge
 from mftrun.merging.surroundings import Surroundings
 from mftrun.merging.values import BaseValues, MergedValues
 from mftrun.merging.verify import Comparison, Pair, compare, logits, probe_ids
 from mftrun.merging.whole import WholeMerge, logits_of
+from mftrun.weight_files.output import check_room, written_folder
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +73,14 @@ class Merge:
             What the comparison found, if there was one.
 
         Raises:
-            MftrunError: Base and adapter do not fit each other, or the merged model is another one.
+            MftrunError: Base and adapter do not fit each other, the merged model is another one, or the disk
+                fails.
         """
-        check_space(output, self._bytes())
+        check_room(output, self._bytes())
         way = self._way()
         around = Surroundings(self.adapter, self.base)
         around.check(way.entries)
-        with whole_folder(output) as folder:
+        with written_folder(output) as folder:
             ids = self._ids(around, way)
             before = None if ids is None else way.before(ids)
             way.write(folder, self.shard_size)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mftrun.merging.checkpoint import Read
+from mftrun.weight_files.tensor_file import Read
 
 
 @dataclass(frozen=True)

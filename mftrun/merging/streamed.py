@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from mftrun.files import write_json
-from mftrun.merging.checkpoint import Kind, Read
 from mftrun.merging.ends import ends_of, tied_ends
-from mftrun.merging.shards import write_shards
 from mftrun.merging.values import MergedValues
 from mftrun.merging.verify import Pair, logits
+from mftrun.weight_files.tensor_file import Kind, Read
+from mftrun.weight_files.writer import ShardWriter
 
 # Experts of a layer lie in two parameters, each in many tensors that alternate in the files.
 _KEPT_IN_MEMORY = 2
@@ -80,8 +80,17 @@ class StreamedMerge:
         Args:
             folder: Exists.
             shard_size: Bytes of a file.
+
+        Raises:
+            OSError: The folder cannot be written.
         """
-        write_shards(folder, self.kinds, self._reader(), shard_size)
+        read, writer = self._reader(), ShardWriter(folder, shard_size)
+        for name, kind in self.kinds.items():
+            writer.make_room(kind.bytes)
+            tensor = read(name).to(kind.dtype).clone().contiguous()
+            assert tuple(tensor.shape) == kind.shape, f"{name}: {tensor.shape}"
+            writer.add(name, tensor)
+        writer.finish()
         write_json(folder / "config.json", self.settings())
 
     def settings(self) -> dict[str, Any]:

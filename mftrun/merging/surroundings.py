@@ -15,6 +15,7 @@ from mftrun.errors import ConfigError
 from mftrun.files import write_atomically
 from mftrun.merging.adapter import SavedAdapter
 from mftrun.merging.base import BaseModel
+from mftrun.weight_files.hub import is_hub_id
 
 _TOKENIZER = (
     "tokenizer*",
@@ -29,7 +30,6 @@ _TOKENIZER = (
     "sentencepiece*.model",
 )
 _GENERATION = "generation_config.json"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SECTIONS = re.compile(r"^## (?:Tasks|Training)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -101,7 +101,7 @@ class Surroundings:
         """
         base = self.adapter.base or str(self.base.folder)
         about: dict[str, Any] = {"library_name": "transformers"}
-        if _HUB_ID.fullmatch(base) and not Path(base).exists():
+        if is_hub_id(base) and not Path(base).exists():
             about["base_model"] = base
         about |= {"pipeline_tag": "text-generation", "tags": ["mftrun", "multi-task", "merged"]}
         card = self.adapter.folder / "README.md"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mftrun.errors import ConfigError
@@ -96,7 +97,7 @@ class WholeMerge:
         try:
             with _strict():
                 model = PeftModel.from_pretrained(base, str(self.adapter.folder))
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, UserWarning) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, SafetensorError, UserWarning) as error:
             message = f"{self.adapter.folder} does not fit its base {self.base.folder}: {error}"
             raise ConfigError("adapter", message) from error
         self._refuse_unknown(model)

@@ -6,15 +6,15 @@ import weakref
 import pytest
 import torch
 from legacy_checkpoints import CONFIGS, HIDDEN, LAYERS, REFERENCES, VOCAB, tensors, write
-from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mftrun.conversion import native_config
-from mftrun.conversion.checkpoint import Checkpoint
-from mftrun.conversion.writer import ShardWriter
 from mftrun.errors import ConfigError, DataError
 from mftrun.jobs.convert import ConvertJob
+from mftrun.weight_files.checkpoint import Checkpoint
+from mftrun.weight_files.writer import ShardWriter
 
 IDS = torch.tensor([3, 61, 17, 200, 5, 61, 90, 511, 8, 77, 140, 33, 2, 6, 250, 301])
 
@@ -59,12 +59,11 @@ def test_memory_stays_near_one_shard(tmp_path, monkeypatch):
     source = write(tmp_path / "legacy", config, tensors(config), shards=3)
     read, add, alive, most = Checkpoint.read, ShardWriter.add, weakref.WeakSet(), []
 
-    def watched_read(self, file):
-        for name, tensor in read(self, file):
-            alive.add(tensor)
-            assert len(alive) <= 2, "earlier tensors are still there"
-            yield name, tensor
-            del tensor
+    def watched_read(self, name):
+        tensor = read(self, name)
+        alive.add(tensor)
+        assert len(alive) <= 2, "earlier tensors are still there"
+        return tensor
 
     def watched_add(self, name, tensor):
         assert tensor.untyped_storage().nbytes() == tensor.nbytes, "it holds on to what it was cut from"
@@ -158,13 +157,13 @@ def test_broken_sources_are_named(tmp_path):
     second.write_bytes(content[:500])
     refused(tmp_path, source, second.name, DataError)
     second.unlink()
-    refused(tmp_path, source, f"lacks {second.name}")
+    refused(tmp_path, source, f"{second.name}: is missing", DataError)
     (source / "pytorch_model.bin.index.json").unlink()
     second.write_bytes(content)
-    refused(tmp_path, source, "no index")
+    refused(tmp_path, source, "no index", DataError)
     for file in source.glob("*.bin"):
         file.unlink()
-    refused(tmp_path, source, "no weights")
+    refused(tmp_path, source, "no weights", DataError)
     refused(tmp_path, tmp_path / "nothing", "neither a folder")
 
 
@@ -200,8 +199,31 @@ def test_a_folder_that_holds_something_is_kept(tmp_path):
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     source = write(tmp_path / "legacy", CONFIGS["qwen"], tensors(CONFIGS["qwen"]))
-    monkeypatch.setattr("mftrun.conversion.convert.shutil.disk_usage", lambda path: type("", (), {"free": 9}))
-    refused(tmp_path, source, "are free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("", (), {"free": 9}))
+    refused(tmp_path, source, "GB left")
+
+
+def test_a_disk_that_fails_is_named(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    source = write(tmp_path / "legacy", CONFIGS["qwen"], tensors(CONFIGS["qwen"]))
+    monkeypatch.setattr("mftrun.weight_files.writer.save_file", fail)
+    refused(tmp_path, source, "native cannot be written .*No space left")
+
+
+def test_tensors_that_an_index_promises_or_that_are_there_twice(tmp_path):
+    source = write(tmp_path / "legacy", CONFIGS["qwen"], tensors(CONFIGS["qwen"]), "safetensors", shards=2)
+    index = source / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["other"] = "model-00001-of-00002.safetensors"
+    index.write_text(json.dumps(content))
+    refused(tmp_path, source, "promises other")
+    del content["weight_map"]["other"]
+    index.write_text(json.dumps(content))
+    first, second = sorted(source.glob("*.safetensors"))
+    save_file({**load_file(first), **load_file(second)}, second)
+    refused(tmp_path, source, "twice, the second time in")
 
 
 def test_native_config_needs_no_weights():

@@ -119,7 +119,7 @@ def test_weights_that_torch_has_saved(mapped, tmp_path):
 def test_files_are_divided_and_no_more_than_one_is_in_memory(tmp_path, monkeypatch):
     import weakref
 
-    from mftrun.merging.checkpoint import Checkpoint
+    from mftrun.weight_files.checkpoint import Checkpoint
 
     made = world(tmp_path, "llama", target_modules=["q_proj"])
     read, alive, most = Checkpoint.read, {}, []

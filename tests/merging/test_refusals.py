@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from merge_worlds import base_folder, tokenizer, world
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mftrun.errors import ConfigError, MftrunError
+from mftrun.errors import ConfigError, DataError, MftrunError
 from mftrun.jobs.merge import MergeJob
 
 WEIGHTS = "adapter_model.safetensors"
@@ -188,7 +189,7 @@ def test_adapter_that_rounding_swallows(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"shard_size": "5"}, "job.shard_size"),
+        ({"shard_size": "5 lots"}, "job.shard_size"),
         ({"shard_size": "0GB"}, "job.shard_size"),
         ({"verify_text": ""}, "job.verify_text"),
         ({"allow_other_base": True}, "job.allow_other_base"),
@@ -198,3 +199,23 @@ def test_impossible_settings(settings, key):
     with pytest.raises(ConfigError) as caught:
         MergeJob(adapter="a", output="b", **settings)
     assert caught.value.key == key
+
+
+def test_disk_that_fails_while_the_model_is_written(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    made = world(tmp_path)
+    monkeypatch.setattr("mftrun.weight_files.writer.save_file", fail)
+    refused(made, "output", "merged cannot be written .*No space left", verify=False)
+
+
+def test_adapter_file_that_ends_too_early(tmp_path):
+    made = world(tmp_path)
+    (made.adapter / WEIGHTS).write_bytes((made.adapter / WEIGHTS).read_bytes()[:3000])
+    with pytest.raises(DataError, match=f"{WEIGHTS}: cannot be read"):
+        made.merge()
+
+
+def test_revision_of_a_folder(tmp_path):
+    refused(world(tmp_path), "job.base_revision", "has no revision", base_revision="main")

@@ -50,7 +50,7 @@ def test_the_second_command_says_what_the_experiment_leaves_out(file, tmp_path, 
     told = capsys.readouterr().out
     assert 'name: "coba_train_config"' in target.read_text()
     assert f"move it to {tmp_path}/experiment/mine.yaml" in told
-    assert told.split("python -m mftrun")[-1].split() == [
+    assert shlex.split(told.split("python -m mftrun")[-1].replace("\\\n", "")) == [
         *("--config-dir", str(tmp_path), "experiment=mine", "output_dir=/mnt/out")
     ]
 
