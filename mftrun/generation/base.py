@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from mftrun.errors import ConfigError
 
@@ -115,6 +115,13 @@ class BackendOption(Protocol):
 
         Raises:
             ConfigError: A library is not installed, or there is no such device.
+        """
+
+    def identity(self, weights: Weights) -> Mapping[str, Any]:
+        """Its own settings that answers depend on, if only by rounding, as plain values.
+
+        Args:
+            weights: How weights are held.
         """
 
     def open(self, place: Place, tokenizer: PreTrainedTokenizerFast, weights: Weights) -> Backend:

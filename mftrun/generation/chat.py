@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mftrun.data.sample import ASSISTANT, USER, Message
 from mftrun.generation.base import TokenPrompt
+from mftrun.generation.finishing import Finished
 from mftrun.generation.generator import Generator, TooLongError
 from mftrun.generation.requests import Request
 from mftrun.generation.sampling import Sampling
@@ -64,6 +65,13 @@ class Chat:
             return
         found = self.generator.stream(TokenPrompt(ids, self._turn), self.sampling, self.write)
         self._turn += 1
-        self.write("\n" if found.finish == "stop" else f" [{found.finish}]\n")
+        self.write(_close(found))
         # What says nothing is no answer that a template could render.
         self._history = [*messages, Message(ASSISTANT, found.text)] if found.text.strip() else self._history
+
+
+def _close(answer: Finished) -> str:
+    """What is written behind an answer."""
+    if answer.ended_at_once:
+        return "[the model ended its answer at once]\n"
+    return "\n" if answer.finish == "stop" else f" [{answer.finish}]\n"

@@ -23,6 +23,11 @@ class Finished(NamedTuple):
     tokens: int
     finish: Finish
 
+    @property
+    def ended_at_once(self) -> bool:
+        """Whether it came to its end and says nothing."""
+        return self.finish == "stop" and not self.text
+
 
 def finished(ids: Sequence[int], budget: int, ending: Ending) -> Finished:
     """Cuts an answer at the first end token or stop text, and at its longest length.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from mftrun.generation.base import Backend, Ending, TokenPrompt
 from mftrun.generation.finishing import Finished, finished
@@ -23,9 +25,13 @@ class Generator:
     Args:
         backend: Generates tokens.
         prompts: Makes tokens of requests.
+        identity: What answers depend on besides prompts and sampling; see `mftrun.generation.identity`.
     """
 
-    def __init__(self, backend: Backend, prompts: Prompts) -> None:
+    def __init__(
+        self, backend: Backend, prompts: Prompts, identity: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        self.identity = identity
         self._backend = backend
         self._prompts = prompts
 

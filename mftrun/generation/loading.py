@@ -94,7 +94,7 @@ def _base(
     source = Pretrained(
         path=place.model,
         trust_remote_code=weights.trust_remote_code,
-        revision=None if place.adapter is not None else place.revision,
+        revision=place.model_revision,
         **chosen,
     )
     try:
@@ -120,8 +120,8 @@ def _tell(place: Place, weights: Weights, dtype: torch.dtype) -> None:
     _log.info("model: %s, %s %s", kind, held, str(dtype).removeprefix("torch."))
     if place.adapter is not None and place.was_quantized and weights.quantization is None:
         _log.info(
-            "the adapter was trained on quantised weights; these are whole, and a little better. "
-            "job.quantization=4bit takes less memory"
+            "the adapter was trained on quantised weights; these are whole: "
+            "job.quantization=4bit is as in training, and takes less memory"
         )
 
 

@@ -32,6 +32,7 @@ class Place:
         adapter: Folder or hub id of the adapter; None where the model is whole.
         run: Configuration of the run that trained it; None where that is not known.
         revision: Branch, tag or commit on the hub of the adapter, else of the model.
+        base_revision: That of an adapter's base.
     """
 
     model: str
@@ -39,6 +40,17 @@ class Place:
     adapter: str | None = None
     run: Mapping[str, Any] | None = None
     revision: str | None = None
+    base_revision: str | None = None
+
+    @property
+    def model_revision(self) -> str | None:
+        """Branch, tag or commit on the hub of the whole model, the base where there is an adapter."""
+        return self.revision if self.adapter is None else self.base_revision
+
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """The same of the tokenizer; None where it is not the model's."""
+        return self.model_revision if self.tokenizer == self.model else None
 
     @property
     def adapter_settings(self) -> Mapping[str, Any]:
@@ -73,7 +85,8 @@ def look_up(path: str, revision: str | None = None) -> Place:
     run = None if run_dir is None else _read_run(run_dir)
     if (folder / _ADAPTER).exists():
         base = _base_of(folder, run_dir)
-        return Place(base, _tokenizer_of(folder, run_dir, base), str(folder), run)
+        pinned = _base_revision(base, _adapter_settings(str(folder), None), run)
+        return Place(base, _tokenizer_of(folder, run_dir, base), str(folder), run, base_revision=pinned)
     if not (folder / _MODEL).exists():
         raise ConfigError(
             "path", f"{folder} holds neither a run, nor a model ({_MODEL}), nor an adapter ({_ADAPTER})"
@@ -91,7 +104,7 @@ def _on_hub(path: str, revision: str | None) -> Place:
     if not settings:
         return Place(path, path, revision=revision)
     base = str(settings.get("base_model_name_or_path"))
-    return Place(base, base, path, revision=revision)
+    return Place(base, base, path, revision=revision, base_revision=_base_revision(base, settings, None))
 
 
 def _run_of(folder: Path) -> Path | None:
@@ -135,6 +148,15 @@ def _base_of(adapter: Path, run_dir: Path | None) -> str:
             f"place in {adapter / _ADAPTER} (base_model_name_or_path)",
         )
     return named
+
+
+def _base_revision(base: str, settings: Mapping[str, Any], run: Mapping[str, Any] | None) -> str | None:
+    """Of a base on the hub: that of the run which trained on it, else what peft's settings name."""
+    if Path(base).is_dir():
+        return None
+    trained_on = (run or {}).get("model") or {}
+    recorded = trained_on.get("revision") if trained_on.get("path") == base else None
+    return recorded or settings.get("revision")
 
 
 def _tokenizer_of(folder: Path, run_dir: Path | None, base: str) -> str:

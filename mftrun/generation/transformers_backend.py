@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +45,14 @@ class Transformers:
     def check(self) -> None:
         """See `BackendOption.check`."""
         self._device()
+
+    def identity(self, weights: Weights) -> Mapping[str, Any]:
+        """See `BackendOption.identity`: all but the batch size; `auto` as what it means here."""
+        from mftrun.generation.loading import resolve_dtype
+
+        device = self._device()
+        dtype = str(resolve_dtype(weights.dtype, device))
+        return {"device": device.type, "dtype": dtype, "attention": self.attention, "merge": self.merge}
 
     def open(self, place: Place, tokenizer: PreTrainedTokenizerFast, weights: Weights) -> Backend:
         """See `BackendOption.open`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,10 @@ class Vllm:
         """See `BackendOption.check`."""
         _module("vllm")
 
+    def identity(self, weights: Weights) -> Mapping[str, Any]:
+        """See `BackendOption.identity`: all but the share of memory."""
+        return {"tensor_parallel": self.tensor_parallel, "max_length": self.max_length}
+
     def open(self, place: Place, tokenizer: PreTrainedTokenizerFast, weights: Weights) -> Backend:
         """See `BackendOption.open`."""
         vllm = _module("vllm")
@@ -64,7 +68,7 @@ class Vllm:
             "gpu_memory_utilization": self.memory,
             "generation_config": "vllm",  # nothing that came with the model acts unseen
             **({} if self.max_length is None else {"max_model_len": self.max_length}),
-            **({} if place.revision is None or place.adapter else {"revision": place.revision}),
+            **_revisions(place),
             **_quantization(weights),
             **_lora_settings(place),
         }
@@ -146,6 +150,11 @@ def _module(name: str) -> Any:
         raise ConfigError(
             _GROUP, f"vLLM is not installed ({error}): pip install vllm, or leave out job/backend=vllm"
         ) from error
+
+
+def _revisions(place: Place) -> dict[str, str]:
+    given = {"revision": place.model_revision, "tokenizer_revision": place.tokenizer_revision}
+    return {key: revision for key, revision in given.items() if revision is not None}
 
 
 def _quantization(weights: Weights) -> dict[str, str]:

@@ -14,6 +14,7 @@ from mftrun.generation.base import BackendOption, Weights
 from mftrun.generation.sampling import Sampling
 
 if TYPE_CHECKING:
+    from mftrun.generation.answers_file import AnswersFile
     from mftrun.generation.finishing import Finished
     from mftrun.generation.generator import Generator
     from mftrun.generation.ready import Ready
@@ -53,7 +54,7 @@ class GenerateJob:
         ConfigError: Not exactly one of `prompt`, `prompts` and `chat` is given, or a value is out of range.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"seed", "template", "data"})
+    reads: ClassVar[frozenset[str]] = frozenset({"seed", "template", "data.on_bad", "data.on_overlong"})
 
     path: str
     backend: BackendOption
@@ -123,24 +124,28 @@ class GenerateJob:
 
     def _generator(self, config: Mapping[str, Any]) -> Generator:
         from mftrun.generation.generator import Generator
+        from mftrun.generation.identity import identity
         from mftrun.generation.place import look_up
         from mftrun.generation.prompts import prompts_for
         from mftrun.generation.templates import asked_template, choose_template
 
         place = look_up(self.path, self.revision)
-        tokenizer = _tokenizer(place.tokenizer, place.revision if place.adapter is None else None, self)
+        tokenizer = _tokenizer(place.tokenizer, place.tokenizer_revision, self)
         template = choose_template(asked_template(config), place, tokenizer, config["allowed_targets"])
         prompts = prompts_for(template, tokenizer)
-        return Generator(self.backend.open(place, tokenizer, self._weights()), prompts)
+        weights = self._weights()
+        backend = self.backend.open(place, tokenizer, weights)
+        known = identity(place, weights, self.backend, template, prompts.stop_ids)
+        return Generator(backend, prompts, known)
 
     def _one(self, generator: Generator, asked: Ready, sampling: Sampling, run_dir: Path) -> None:
         """Shows an answer while it grows, and keeps it."""
         start = time.monotonic()
-        with self._file([asked], sampling, run_dir) as file:
+        with self._file(generator, [asked], sampling, run_dir) as file:
             answer = generator.stream(asked.prompt, sampling, _show)
             _show("\n")
             if not file.done:
-                file.write(0, asked.request, [answer])
+                file.write(0, [answer])
         _tell([answer], time.monotonic() - start)
         log.info("the answer is in %s", self._output(run_dir))
 
@@ -161,7 +166,7 @@ class GenerateJob:
         log.info("answers go to %s", self._output(run_dir))
         said: list[Finished] = []
         with (
-            self._file(asked, sampling, run_dir) as file,
+            self._file(generator, asked, sampling, run_dir) as file,
             progress(f"answering {len(asked) - file.done:,} prompts", len(asked) - file.done) as advance,
         ):
             if file.done:
@@ -169,19 +174,21 @@ class GenerateJob:
             left = asked[file.done :]
             found = generator.answers([one.prompt for one in left], sampling)
             for number, (one, answers) in enumerate(zip(left, found, strict=True), file.done):
-                file.write(number, one.request, answers)
+                file.write(number, answers)
                 said += answers
                 if self.prompt is not None:
                     _show_all(one.request, answers)
                 advance(1)
         _tell(said, time.monotonic() - start)
 
-    def _file(self, asked: Sequence[Ready], sampling: Sampling, run_dir: Path) -> Any:
+    def _file(
+        self, generator: Generator, asked: Sequence[Ready], sampling: Sampling, run_dir: Path
+    ) -> AnswersFile:
         from mftrun.generation.answers_file import AnswersFile, answer_key
 
-        settings = {"path": str(self.path), **vars(sampling), "stop": list(self.stop)}
+        settings = {**generator.identity, "sampling": {**vars(sampling), "stop": list(self.stop)}}
         keys = [answer_key(one.prompt.ids, one.prompt.number, settings) for one in asked]
-        return AnswersFile(self._output(run_dir), keys)
+        return AnswersFile(self._output(run_dir), keys, [one.request for one in asked])
 
     def _output(self, run_dir: Path) -> Path:
         return run_dir / ANSWERS if self.output is None else Path(self.output).expanduser().absolute()
@@ -228,3 +235,10 @@ def _tell(answers: Sequence[Finished], seconds: float) -> None:
     long = sum(answer.finish == "length" for answer in answers)
     if long:
         log.info("%s of %s answers were cut at their longest length", f"{long:,}", f"{len(answers):,}")
+    empty = sum(answer.ended_at_once for answer in answers)
+    if empty and len(answers) == 1:
+        log.info("the model ended its answer at once: it is empty")
+    elif empty:
+        log.info(
+            "%s of %s answers are empty: the model ended them at once", f"{empty:,}", f"{len(answers):,}"
+        )

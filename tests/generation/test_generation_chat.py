@@ -75,6 +75,7 @@ def test_an_answer_that_was_stopped_is_kept_and_an_empty_one_is_not(talk):
     given, shown = talk(["a", "b", "c", None], [("half", False), ("", True), ("z", True)])
     assert given[1].startswith("<s>human\na\n<s>bot\nhalf")
     assert "half [interrupted]\n" in shown
+    assert shown.count("[the model ended its answer at once]\n") == 1
     assert given[2].count("<s>human") == 2
     assert "\nc\n" in given[2]
 

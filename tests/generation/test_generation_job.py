@@ -6,13 +6,14 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 from mftrun.build import build
 from mftrun.compose import compose
 from mftrun.data.template import RoleTemplate
 from mftrun.errors import ConfigError, MftrunError
 from mftrun.generation.place import look_up
-from mftrun.generation.templates import choose_template
+from mftrun.generation.templates import Asked, asked_template, choose_template
 from mftrun.jobs import generate as job_module
 from mftrun.schema import check
 
@@ -92,9 +93,10 @@ def test_a_file_that_was_interrupted_goes_on(run, tmp_path, jsonl, monkeypatch):
     )
     assert generate(tmp_path / "cut", *arguments) == whole
     assert asked == [4]  # two answers to each of the two prompts that were left
-    for other in ("seed=4", "job.top_p=0.5", f"path={run / 'model'}"):
-        with pytest.raises(ConfigError, match="other prompts, or from other settings"):
+    for other in ("seed=4", "job.top_p=0.5", "job.dtype=bfloat16", "job.backend.merge=true"):
+        with pytest.raises(ConfigError, match="of another model or from other settings"):
             generate(tmp_path / "cut", *arguments, other)
+    assert generate(tmp_path / "cut", *arguments, "job.backend.batch_size=3") == whole
 
 
 def test_what_cannot_be_answered(run, tmp_path, jsonl, caplog):
@@ -133,6 +135,62 @@ def test_a_template_that_is_asked_for_wins(run, tmp_path, caplog, monkeypatch):
     assert texts(generate(tmp_path / "asked", *arguments)) == texts(repeated)
 
 
+def asked(*overrides):
+    """What a command line says of the template."""
+    from types import SimpleNamespace
+    from unittest import mock
+
+    from hydra.core.hydra_config import HydraConfig
+
+    config = compose(["job=generate", "path=a", "prompt=b", *overrides])
+    told = SimpleNamespace(overrides=SimpleNamespace(task=list(overrides)))
+    with (
+        mock.patch.object(HydraConfig, "initialized", return_value=True),
+        mock.patch.object(HydraConfig, "get", return_value=told),
+    ):
+        return asked_template(config)
+
+
+def test_a_key_of_the_template_changes_the_runs_own(run, merged, caplog):
+    import dataclasses
+
+    place = look_up(str(run))
+    place = dataclasses.replace(
+        place, run={**place.run, "template": compose(["template=chatml"])["template"]}
+    )
+    changed = asked("template.user_suffix=END")
+    with caplog.at_level(logging.INFO):
+        found = choose_template(changed, place, None)
+    own = choose_template(Asked(), place, None)
+    assert found == dataclasses.replace(own, user_suffix="END")
+    assert "as the run was trained but for template.user_suffix" in caplog.text
+    named = choose_template(asked("template=markers", "template.user_suffix=END"), place, None)
+    assert (named.user_prefix, named.user_suffix) == ("### User:\n", "END")
+    with pytest.raises(
+        ConfigError, match=r"lies in none; name the template, too.*template=chatml template\."
+    ):
+        choose_template(changed, look_up(str(merged)), None)
+    place = dataclasses.replace(place, run={**place.run, "template": compose(["template=none"])["template"]})
+    with pytest.raises(ConfigError, match="has no such key; name a template that has it") as caught:
+        choose_template(changed, place, None)
+    assert caught.value.key == "template.user_suffix"
+    with pytest.raises(ConfigError, match="takes nothing out"):
+        asked("~template.user_suffix")
+
+
+def test_what_a_repeated_run_repeated_counts(tmp_path):
+    for name, before, overrides in (("a", None, "[template=none]"), ("b", "a", "[rerun=a]")):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra" / "overrides.yaml").write_text(overrides)
+        config = {} if before is None else {"rerun": str(tmp_path / before)}
+        (tmp_path / name / "config.yaml").write_text(json.dumps(config))
+    config = {"template": {"_target_": "x"}, "rerun": str(tmp_path / "b")}
+    assert asked_template(config).node == {"_target_": "x"}
+    (tmp_path / "a" / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="has repeated itself"):
+        asked_template(config)
+
+
 def test_without_a_template_the_way_out_is_named(run, merged, tmp_path):
     bare = shutil.copytree(merged, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
@@ -140,7 +198,7 @@ def test_without_a_template_the_way_out_is_named(run, merged, tmp_path):
         generate(tmp_path / "out", f"path={bare}", "prompt=a")
     assert caught.value.key == "template"
     asked = {"_target_": "mftrun.data.template.RoleTemplate", "system_prefix": None, "user_prefix": "U:"}
-    given = choose_template({**asked, "assistant_prefix": "A:"}, look_up(str(bare)), None)
+    given = choose_template(Asked({**asked, "assistant_prefix": "A:"}), look_up(str(bare)), None)
     assert given == RoleTemplate(None, "U:", "A:")
 
 
@@ -156,6 +214,40 @@ def test_a_run_that_has_moved_brings_its_base(run, tmp_path):
         ConfigError, match=rf"{moved / 'model'} is an adapter on /nowhere/base, which is not there"
     ):
         look_up(str(moved))
+
+
+def test_the_base_of_an_adapter_is_of_the_revision_it_was_trained_on(run, tmp_path, monkeypatch):
+    from mftrun.generation import loading
+    from mftrun.generation.base import Weights
+
+    moved = shutil.copytree(run, tmp_path / "moved")
+    shutil.rmtree(moved / "base_model")
+    settings = json.loads((moved / "model" / "adapter_config.json").read_text())
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+
+    def placed(trained_on, revision=None):
+        written = {**settings, "base_model_name_or_path": "owner/base", "revision": revision}
+        (moved / "model" / "adapter_config.json").write_text(json.dumps(written))
+        model = {"path": trained_on, "revision": "v1"}
+        (moved / "config.yaml").write_text(yaml.safe_dump({**config, "model": model}))
+        return look_up(str(moved))
+
+    assert placed("owner/other").model_revision is None
+    assert placed("owner/other", "v2").model_revision == "v2"
+    place = placed("owner/base", "v2")
+    assert (place.model, place.model_revision, place.revision) == ("owner/base", "v1", None)
+    assert place.tokenizer_revision is None  # the run brings its own
+    asked_for = []
+
+    class Source:
+        def __init__(self, **settings):
+            asked_for.append(settings)
+            raise ConfigError("model.path", "is not here")
+
+    monkeypatch.setattr(loading, "Pretrained", Source)
+    with pytest.raises(ConfigError, match="not here"):
+        loading.load(place, None, Weights(), torch.device("cpu"), "auto")
+    assert asked_for[0]["revision"] == "v1"
 
 
 def test_places(run, merged, tmp_path):

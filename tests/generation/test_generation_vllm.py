@@ -1,7 +1,7 @@
 """vLLM behind the same keys, against a stand-in that takes the documented names alone."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -43,6 +43,7 @@ class LLM:
         dtype="auto",
         quantization=None,
         revision=None,
+        tokenizer_revision=None,
         gpu_memory_utilization=0.9,
         generation_config="auto",
         max_model_len=100,
@@ -78,7 +79,8 @@ def test_every_setting_reaches_vllm(vllm):
     found = option.open(Place("owner/name", "owner/name", revision="v1"), None, weights)
     assert found._engine.settings == {
         **{"model": "owner/name", "tokenizer": "owner/name", "trust_remote_code": True, "dtype": "bfloat16"},
-        **{"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "max_model_len": 50, "revision": "v1"},
+        **{"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "max_model_len": 50},
+        **{"revision": "v1", "tokenizer_revision": "v1"},
         **{
             "quantization": "bitsandbytes",
             "generation_config": "vllm",
@@ -102,11 +104,25 @@ def test_every_setting_reaches_vllm(vllm):
     assert (found._engine.calls[1][1][0].temperature, found._engine.calls[1][1][0].top_k) == (0.0, -1)
 
 
+def test_what_answers_depend_on():
+    weights = Weights("bfloat16")
+    plain = Vllm().identity(weights)
+    assert Vllm(memory=0.5).identity(weights) == plain
+    assert Vllm(max_length=50).identity(weights) != plain
+    assert Vllm(tensor_parallel=2).identity(weights) != plain
+
+
 def adapter(folder, **settings):
     import json
 
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 96, **settings}))
     return Place("base", "base", str(folder))
+
+
+def test_the_base_of_an_adapter_has_a_revision_of_its_own(vllm, tmp_path):
+    place = replace(adapter(tmp_path), revision="of-adapter", base_revision="of-base")
+    settings = Vllm().open(place, None, Weights())._engine.settings
+    assert (settings["revision"], settings["tokenizer_revision"]) == ("of-base", "of-base")
 
 
 def test_adapters_are_given_beside_the_base(vllm, tmp_path):
