@@ -50,7 +50,8 @@ def own_arguments(arguments: Sequence[str]) -> list[str]:
 
     flags = {name: action for action in get_args_parser()._actions for name in action.option_strings}
     left = [argument for argument in arguments if not argument.startswith(_BY_DEEPSPEED)]
-    first, rest = [], []
+    first: list[str] = []
+    rest: list[str] = []
     while left:
         word, *left = left
         if word not in flags:

@@ -13,6 +13,7 @@ from mftrun.generation.requests import Request
 from mftrun.generation.sampling import Sampling
 
 _HELP = "/exit or Ctrl-D ends, /reset forgets the conversation, Ctrl-C stops an answer"
+_END = "/exit"
 
 
 @dataclass
@@ -48,10 +49,13 @@ class Chat:
     def _next(self) -> str | None:
         try:
             said = self.read("> ")
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             self.write("\n")
             return None
-        return None if said.strip() == "/exit" else said
+        except KeyboardInterrupt:  # meant for an answer that has just ended
+            self.write(f"\n[{_END} or Ctrl-D ends]\n")
+            return ""
+        return None if said.strip() == _END else said
 
     def _answer(self, said: str) -> None:
         messages = (*self._history, Message(USER, said))

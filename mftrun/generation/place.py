@@ -63,19 +63,27 @@ class Place:
         return bool(((self.run or {}).get("peft") or {}).get("quantization"))
 
 
-def look_up(path: str, revision: str | None = None) -> Place:
+def look_up(path: str, revision: str | None = None, base: str | None = None) -> Place:
     """Finds out what a path holds.
 
     Args:
         path: Folder of a run, of an adapter or of a model, or an id on the hub.
         revision: Branch, tag or commit on the hub.
+        base: Where the base of an adapter lies now; None takes what the adapter names.
 
     Raises:
-        ConfigError: It is none of these, or the base of an adapter is missing.
+        ConfigError: It is none of these, the base of an adapter is missing, or one is named for no adapter.
     """
+    found = _look_up(path, revision, base)
+    if base is not None and found.adapter is None:
+        raise ConfigError("job.base", f"is for adapters, and {found.model} is a whole model; leave it out")
+    return found
+
+
+def _look_up(path: str, revision: str | None, base: str | None) -> Place:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return _on_hub(path, revision)
+        return _on_hub(path, revision, base)
     if revision is not None:
         raise ConfigError("job.revision", f"acts on the hub only, and path={folder} is a folder")
     folder = folder.absolute()
@@ -84,7 +92,7 @@ def look_up(path: str, revision: str | None = None) -> Place:
         folder = _model_of(run_dir)
     run = None if run_dir is None else _read_run(run_dir)
     if (folder / _ADAPTER).exists():
-        base = _base_of(folder, run_dir)
+        base = _base_of(folder, run_dir) if base is None else _folder_or_id(base)
         pinned = _base_revision(base, _adapter_settings(str(folder), None), run)
         return Place(base, _tokenizer_of(folder, run_dir, base), str(folder), run, base_revision=pinned)
     if not (folder / _MODEL).exists():
@@ -94,7 +102,7 @@ def look_up(path: str, revision: str | None = None) -> Place:
     return Place(str(folder), _tokenizer_of(folder, run_dir, str(folder)), run=run)
 
 
-def _on_hub(path: str, revision: str | None) -> Place:
+def _on_hub(path: str, revision: str | None, base: str | None) -> Place:
     if not _HUB_ID.fullmatch(path):
         raise ConfigError(
             "path",
@@ -103,7 +111,7 @@ def _on_hub(path: str, revision: str | None) -> Place:
     settings = _adapter_settings(path, revision)
     if not settings:
         return Place(path, path, revision=revision)
-    base = str(settings.get("base_model_name_or_path"))
+    base = str(settings.get("base_model_name_or_path")) if base is None else _folder_or_id(base)
     return Place(base, base, path, revision=revision, base_revision=_base_revision(base, settings, None))
 
 
@@ -144,10 +152,22 @@ def _base_of(adapter: Path, run_dir: Path | None) -> str:
     if Path(named).is_absolute() or not _HUB_ID.fullmatch(named):
         raise ConfigError(
             "path",
-            f"{adapter} is an adapter on {named}, which is not there; put the base back, or name its new "
-            f"place in {adapter / _ADAPTER} (base_model_name_or_path)",
+            f"{adapter} is an adapter on {named}, which is not there; put the base back, or say where it is: "
+            "job.base=DIR",
         )
     return named
+
+
+def _folder_or_id(base: str) -> str:
+    """A base that the user names."""
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return str(folder.absolute())
+    if not _HUB_ID.fullmatch(base):
+        raise ConfigError(
+            "job.base", f"{base} is not a folder; give that of a model, or owner/name on the hub"
+        )
+    return base
 
 
 def _base_revision(base: str, settings: Mapping[str, Any], run: Mapping[str, Any] | None) -> str | None:

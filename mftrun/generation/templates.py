@@ -149,5 +149,5 @@ def _written(file: Path) -> Any:
 
 
 def _told(template: Template, reason: str) -> Template:
-    _log.info("template: %s, %s", type(template).__name__, reason)
+    _log.info("template: %s (%s)", reason, type(template).__name__)
     return template

@@ -48,6 +48,7 @@ class GenerateJob:
         quantization: Bits of linear layers' weights; None does not quantise.
         trust_remote_code: Whether Python code in the model's folder may run.
         revision: Branch, tag or commit on the hub.
+        base: Folder or hub id of the base of an adapter; None takes what the adapter names.
         output: JSON lines of answers; None takes ``generated.jsonl`` in the run's folder.
 
     Raises:
@@ -73,6 +74,7 @@ class GenerateJob:
     quantization: Literal["4bit", "8bit"] | None = None
     trust_remote_code: bool = False
     revision: str | None = None
+    base: str | None = None
     output: str | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +131,7 @@ class GenerateJob:
         from mftrun.generation.prompts import prompts_for
         from mftrun.generation.templates import asked_template, choose_template
 
-        place = look_up(self.path, self.revision)
+        place = look_up(self.path, self.revision, self.base)
         tokenizer = _tokenizer(place.tokenizer, place.tokenizer_revision, self)
         template = choose_template(asked_template(config), place, tokenizer, config["allowed_targets"])
         prompts = prompts_for(template, tokenizer)

@@ -80,6 +80,12 @@ def test_an_answer_that_was_stopped_is_kept_and_an_empty_one_is_not(talk):
     assert "\nc\n" in given[2]
 
 
+def test_ctrl_c_at_the_prompt_ends_nothing(talk):
+    given, shown = talk(["a", None, "b"], [("x\n", True), ("y\n", True)])
+    assert "[/exit or Ctrl-D ends]" in shown
+    assert "a" in given[1].split()
+
+
 def test_a_conversation_that_has_grown_too_long(talk):
     given, shown = talk(["a", "b" * 80, "c"], [("x", True), ("z", True)])
     assert "/reset begins anew]" in shown

@@ -38,7 +38,7 @@ def test_a_run_its_adapter_and_the_merged_model_say_the_same(run, merged, tmp_pa
     prompt = "prompt=[words: mu nu,words: alpha beta gamma]"
     with caplog.at_level(logging.INFO):
         first = generate(tmp_path / "run", f"path={run}", prompt)
-    assert "RoleTemplate, as the run was trained" in caplog.text
+    assert "as the run was trained (RoleTemplate)" in caplog.text
     assert f"{run / 'model'} on {run / 'base_model'}, weights in float32" in caplog.text
     assert "tokens/s" in caplog.text
     shown = capsys.readouterr().out
@@ -50,7 +50,7 @@ def test_a_run_its_adapter_and_the_merged_model_say_the_same(run, merged, tmp_pa
     caplog.clear()
     with caplog.at_level(logging.INFO):
         assert texts(generate(tmp_path / "m", f"path={merged}", prompt)) == texts(first)
-    assert "ModelTemplate, the chat template of the tokenizer" in caplog.text
+    assert "the chat template of the tokenizer (ModelTemplate)" in caplog.text
     assert texts(generate(tmp_path / "a", f"path={run / 'model'}", prompt)) == texts(first)
     folded = generate(tmp_path / "f", f"path={run / 'model'}", prompt, "job.backend.merge=true")
     assert texts(folded) == texts(first)
@@ -128,7 +128,7 @@ def test_a_template_that_is_asked_for_wins(run, tmp_path, caplog, monkeypatch):
     arguments = [f"path={run}", "prompt='words: mu'", "template=none"]
     with caplog.at_level(logging.INFO):
         repeated = generate(tmp_path / "again", *arguments, f"rerun={tmp_path / 'old'}")
-    assert "Document, as asked for" in caplog.text
+    assert "as asked for (Document)" in caplog.text
     told = SimpleNamespace(overrides=SimpleNamespace(task=arguments))
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(HydraConfig, "get", lambda: told)
@@ -214,6 +214,11 @@ def test_a_run_that_has_moved_brings_its_base(run, tmp_path):
         ConfigError, match=rf"{moved / 'model'} is an adapter on /nowhere/base, which is not there"
     ):
         look_up(str(moved))
+    assert look_up(str(moved), base=str(run / "base_model")).model == str(run / "base_model")
+    with pytest.raises(ConfigError, match=r"^job\.base: nowhere is no folder"):
+        look_up(str(moved), base="nowhere")
+    with pytest.raises(ConfigError, match=r"^job\.base: is for adapters"):
+        look_up(str(run / "base_model"), base=str(run / "base_model"))
 
 
 def test_the_base_of_an_adapter_is_of_the_revision_it_was_trained_on(run, tmp_path, monkeypatch):
