@@ -1,10 +1,14 @@
-"""Stretches of flattened tensors, as ZeRO holds them, in the form of torch's distributed checkpoint."""
+"""Parts of tensors in the form of torch's distributed checkpoint, where it does not know how they lie itself.
+
+ZeRO holds stretches of flattened tensors, and tensor parallel the same part of each of several matrices that
+are packed in one.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -51,31 +55,29 @@ def _in_row(shape: tuple[int, ...], index: int, start: int, stop: int) -> list[B
     return [Block((index, *block.offsets), (1, *block.sizes)) for block in inner]
 
 
-class Fragment(Tensor):
-    """A stretch of a flattened tensor, which knows the whole tensor's shape.
+class _Part(Tensor):
+    """What this rank holds of a tensor, by rectangles; knows the whole tensor's shape.
 
     It follows torch's protocol for tensors of a distributed checkpoint, under which ranks save and load
     rectangular parts of a tensor.
-
-    Args:
-        values: The stretch, one-dimensional and contiguous.
-        shape: Of the whole tensor.
-        start: The stretch's first element in it, in row-major order.
     """
 
     _shape: torch.Size
     _blocks: list[Block]
 
-    def __new__(cls, values: Tensor, shape: torch.Size, start: int) -> Fragment:
-        """A view of `values`."""
-        fragment: Fragment = Tensor._make_subclass(cls, values.detach())
-        fragment._shape = shape
-        fragment._blocks = blocks(tuple(shape), start, start + values.numel())
-        return fragment
+    @classmethod
+    def _of(cls, values: Tensor, shape: torch.Size, blocks: list[Block]) -> Self:
+        part: Self = Tensor._make_subclass(cls, values.detach())
+        part._shape, part._blocks = shape, blocks
+        return part
 
     def size(self, dim: Any = None) -> Any:
         """Shape of the whole tensor."""
         return self._shape if dim is None else self._shape[dim]
+
+    def _view(self, index: int) -> Tensor:
+        """The values in one of the rectangles, to be read and written."""
+        raise NotImplementedError
 
     def __create_write_items__(self, fqn: str, _object: object) -> list[Any]:
         from torch.distributed.checkpoint.metadata import MetadataIndex, TensorProperties
@@ -99,10 +101,65 @@ class Fragment(Tensor):
         ]
 
     def __get_tensor_shard__(self, index: Any) -> Tensor:
-        begin = 0
-        for block in self._blocks:
-            length = math.prod(block.sizes)
+        for number, block in enumerate(self._blocks):
             if torch.Size(block.offsets) == index.offset:
-                return self.as_subclass(Tensor).narrow(0, begin, length).view(block.sizes)
-            begin += length
+                return self._view(number)
         raise ValueError(f"this rank holds no part of {index.fqn} at {index.offset}")
+
+
+class Fragment(_Part):
+    """A stretch of a flattened tensor, which knows the whole tensor's shape.
+
+    Args:
+        values: The stretch, one-dimensional and contiguous.
+        shape: Of the whole tensor.
+        start: The stretch's first element in it, in row-major order.
+    """
+
+    def __new__(cls, values: Tensor, shape: torch.Size, start: int) -> Fragment:
+        """A view of `values`."""
+        return cls._of(values, shape, blocks(tuple(shape), start, start + values.numel()))
+
+    def _view(self, index: int) -> Tensor:
+        begin = sum(math.prod(block.sizes) for block in self._blocks[:index])
+        sizes = self._blocks[index].sizes
+        return self.as_subclass(Tensor).narrow(0, begin, math.prod(sizes)).view(sizes)
+
+
+class PackedPart(_Part):
+    """A rank's part of a tensor in which matrices are packed along a dimension, each divided over the ranks.
+
+    Args:
+        values: The parts of the matrices, one after another along that dimension.
+        shape: Of the whole tensor.
+        dim: The dimension.
+        matrices: How many are packed.
+        rank: The rank that holds `values`.
+        ranks: How many hold a part.
+    """
+
+    _dim: int
+
+    def __new__(
+        cls, values: Tensor, shape: torch.Size, dim: int, *, matrices: int, rank: int, ranks: int
+    ) -> PackedPart:
+        """A view of `values`."""
+        part = cls._of(values, shape, _stripes(tuple(shape), dim, matrices, rank, ranks))
+        part._dim = dim
+        return part
+
+    def _view(self, index: int) -> Tensor:
+        begin = sum(block.sizes[self._dim] for block in self._blocks[:index])
+        return self.as_subclass(Tensor).narrow(self._dim, begin, self._blocks[index].sizes[self._dim])
+
+
+def _stripes(shape: tuple[int, ...], dim: int, matrices: int, rank: int, ranks: int) -> list[Block]:
+    """A rank's part of every matrix; the last parts are smaller where sizes do not divide."""
+    found = []
+    for matrix in torch.arange(shape[dim]).chunk(matrices):
+        parts = matrix.chunk(ranks)
+        if rank < len(parts):
+            begin, length = int(parts[rank][0]), len(parts[rank])
+            offsets = tuple(begin if axis == dim else 0 for axis in range(len(shape)))
+            found.append(Block(offsets, (*shape[:dim], length, *shape[dim + 1 :])))
+    return found

@@ -138,6 +138,7 @@ class Pretrained:
             ConfigError: Files are missing or broken, weights are missing, the family lacks this attention, or
                 the weights are quantised already.
         """
+        from mftrun.models.parts import text_config_of
         from mftrun.models.quantization import keep_differentiable, quiet_casts
 
         model = self._weights(dtype, quantization, mesh)
@@ -147,7 +148,8 @@ class Pretrained:
             log.info("the tokenizer has grown: embeddings resized to %d entries", len(tokenizer))
             model.resize_token_embeddings(len(tokenizer))
         if self.pad_token is not None:
-            model.config.pad_token_id = tokenizer.pad_token_id
+            for config in (model.config, text_config_of(model)):  # one inside the other in some families
+                config.pad_token_id = tokenizer.pad_token_id
         return model.train()
 
     def skeleton(self, entries: int, dtype: torch.dtype) -> PreTrainedModel:

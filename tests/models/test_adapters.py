@@ -255,6 +255,23 @@ def test_a_single_name_of_a_method_is_no_expression(base):
     assert {name.split(".")[6] for name in trained(model)} == {"q_proj"}
 
 
+@pytest.mark.parametrize("excluded", [["v_proj", "layers.1.mlp.up_proj"], r".*v_proj|.*1\.mlp\.up_proj"])
+def test_what_is_excluded_is_so_beside_towers(excluded):
+    """Those of models with vision parts are left out anyway."""
+    config = peft.LoHaConfig(r=2, target_modules="all-linear", exclude_modules=excluded)
+    model = PeftMethod(config).apply(tiny("gemma3"))
+    on = {name.partition("language_model.")[2].partition(".hada")[0] for name in trained(model)}
+    assert {f"layers.{layer}.self_attn.q_proj" for layer in (0, 1)} | {"layers.0.mlp.up_proj"} <= on
+    assert not [path for path in on if "v_proj" in path or path in ("", "layers.1.mlp.up_proj")]
+
+
+def test_unknown_layer_to_exclude(base):
+    config = peft.LoHaConfig(r=2, target_modules="all-linear", exclude_modules=["v_proj", "v_prj"])
+    with pytest.raises(ConfigError, match="did you mean v_proj") as caught:
+        PeftMethod(config).apply(load(base))
+    assert caught.value.key == "peft.config.exclude_modules"
+
+
 def test_are_adapters():
     assert isinstance(Lora(), Adapter)
     assert isinstance(FullFineTuning(), Adapter)

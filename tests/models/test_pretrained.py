@@ -161,6 +161,16 @@ def test_end_and_pad_tokens_of_the_option(folder):
     assert model.config.pad_token_id == tokenizer.pad_token_id == tokenizer.get_vocab()[END]
 
 
+def test_the_pad_token_reaches_the_config_of_the_language_part(tmp_path):
+    tiny("gemma3", vocab_size=300).save_pretrained(tmp_path)
+    train_bpe(["text"], 270).save_pretrained(tmp_path)
+    source = Pretrained(str(tmp_path), pad_token="<|pad|>")
+    tokenizer = source.tokenizer(lambda: iter(()))
+    model = source.load(tokenizer, torch.float32)
+    own = tokenizer.get_vocab()["<|pad|>"]
+    assert (model.config.pad_token_id, model.config.text_config.pad_token_id) == (own, own)
+
+
 @pytest.mark.parametrize("key", ["end_token", "pad_token"])
 def test_a_token_that_the_tokenizer_lacks(folder, key):
     with pytest.raises(ConfigError, match="use null for the tokenizer's own") as caught:

@@ -1,20 +1,24 @@
 """The router loss is that of the whole global batch, without its padding, however that batch is split."""
 
+from dataclasses import replace
+
 import pytest
 import router_worlds
 import torch
 import worlds
-from router_worlds import COEFFICIENT
+from router_worlds import COEFFICIENT, Case
 from worlds import Split
 
+from mftrun.distributed import Fsdp, Zero
 from mftrun.launch import run_ranks
 from mftrun.losses.counts import Counts
 
+STRATEGIES = {"fsdp": Fsdp(), "zero2": Zero(stage=2), "zero3": Zero(stage=3, persistence_threshold=0)}
 WHOLE = Split("task_mean", 8, "padding_free")  # one micro-batch of one row, without any padding
 
 
-def run(split, ranks=1, coefficient=COEFFICIENT):
-    return run_ranks(router_worlds.gradients, (split, coefficient), num_processes=ranks, log_file=None)
+def run(split, ranks=1, **case):
+    return run_ranks(router_worlds.gradients, Case(split, **case), num_processes=ranks, log_file=None)
 
 
 def assert_same(found, expected):
@@ -88,3 +92,29 @@ def test_a_coefficient_of_zero_leaves_it_out(whole):
     assert "train/router_loss" not in record
     name = "model.model.layers.0.mlp.gate.weight"
     assert not torch.allclose(gradients[name], whole[0][name], rtol=0.1)
+
+
+def test_looking_ahead_draws_no_dropout_masks():
+    """Without a router loss nothing is looked at ahead; the tasks' losses tell the masks apart."""
+    split = Split("task_mean", 3)
+    with_router, without = (run(split, dropout=0.5, coefficient=one)[1] for one in (COEFFICIENT, 0.0))
+    assert with_router["train/loss"] == pytest.approx(without["train/loss"], rel=1e-6)
+    plain = run(split)[1]["train/loss"]
+    assert with_router["train/loss"] != pytest.approx(plain, rel=1e-3), "dropout is idle"
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return run_ranks(router_worlds.steps, Case(WHOLE), num_processes=1, log_file=None)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_how_ranks_share_the_model_does_not_matter(name, alone):
+    """Two micro-batches on each of two ranks: choices must be known before the first of them goes back."""
+    if name.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    case = Case(Split("task_mean", 2), strategy=replace(STRATEGIES[name], num_processes=2))
+    found = run_ranks(router_worlds.steps, case, num_processes=2, log_file=None)
+    for ours, theirs in zip(found, alone, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+        assert ours["train/router_loss"] > 0.1 * ours["train/loss"]

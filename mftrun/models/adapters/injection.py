@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ def inject(model: PreTrainedModel, config: Any, adapter_dtype: torch.dtype | Non
 
     dtype = model.dtype
     if others := beside_text(model):  # adapters there would get no gradient
-        config.exclude_modules = "|".join(rf"{re.escape(path)}(\..*)?" for path in others)
+        beside = [rf"{re.escape(path)}(\..*)?" for path in others]
+        config.exclude_modules = "|".join([*_patterns(getattr(config, "exclude_modules", None)), *beside])
     try:
         result = get_peft_model(model, config, autocast_adapter_dtype=adapter_dtype is None)
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -43,6 +45,13 @@ def inject(model: PreTrainedModel, config: Any, adapter_dtype: torch.dtype | Non
     if adapter_dtype is None and dtype in _SIXTEEN_BIT:
         _fit_whole_layers(result, dtype)
     return result
+
+
+def _patterns(excluded: str | Iterable[str] | None) -> list[str]:
+    """Layers to be left out, as regular expressions of whole paths; by peft's rules a string is one."""
+    if isinstance(excluded, str):
+        return [f"(?:{excluded})"]
+    return [rf"(?:.*\.)?{re.escape(name)}" for name in sorted(excluded or ())]
 
 
 def _cast(model: nn.Module, dtype: torch.dtype | None) -> None:

@@ -90,6 +90,9 @@ class PeftMethod:
 
         config = self._completed(model)
         refuse_missing("peft.config.modules_to_save", names_of(config.modules_to_save), model)
+        excluded = getattr(config, "exclude_modules", None)
+        if not isinstance(excluded, str):  # which would be a regular expression
+            refuse_missing("peft.config.exclude_modules", sorted(excluded or ()), model)
         result: nn.Module = inject(model, config, adapter_dtype, "peft.config")
         return result
 
