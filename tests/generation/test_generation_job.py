@@ -215,7 +215,7 @@ def test_a_run_that_has_moved_brings_its_base(run, tmp_path):
     ):
         look_up(str(moved))
     assert look_up(str(moved), base=str(run / "base_model")).model == str(run / "base_model")
-    with pytest.raises(ConfigError, match=r"^job\.base: nowhere is no folder"):
+    with pytest.raises(ConfigError, match=r"^job\.base: nowhere is not a folder"):
         look_up(str(moved), base="nowhere")
     with pytest.raises(ConfigError, match=r"^job\.base: is for adapters"):
         look_up(str(run / "base_model"), base=str(run / "base_model"))
