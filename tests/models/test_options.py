@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from model_families import tiny
+from safetensors.torch import save_file
 
 from mftrun.compose import compose
 from mftrun.errors import ConfigError
@@ -25,7 +26,7 @@ CHATML, MFTCODER = "<|im_start|>user\n", "<s>human\n"
 
 def checkpoint(folder, **config):
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").touch()
+    save_file({}, folder / "model.safetensors")
     return str(folder)
 
 
