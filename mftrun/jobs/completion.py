@@ -11,7 +11,9 @@ from mftrun.data.report import DataReport
 from mftrun.errors import MftrunError
 from mftrun.files import whole_folder
 from mftrun.jobs.export import ModelExport
+from mftrun.merging.identity import record_base
 from mftrun.models.adapters import parameter_counts
+from mftrun.models.parts import causal_lm_of
 from mftrun.tracking.curves import plot_curves
 from mftrun.tracking.jsonl import METRICS_NAME
 from mftrun.tracking.model_card import ModelCard
@@ -39,6 +41,8 @@ def complete(run: Run) -> None:
     try:
         with whole_folder(run.layout.model) as folder:
             export.write(folder, weights)
+            if export.adapter.freezes_base:
+                record_base(folder, causal_lm_of(run.trainer.parts.engine.bare.model))
             _card(run, summary).write(folder)
         plot_curves(run.metrics.records(), run.trainer.parts.feed.tasks, run.layout.curves)
         summary.write(run.layout.run_dir)

@@ -30,7 +30,7 @@ class MergeJob:
         base: Folder or hub id of the base; None takes what the adapter says.
         base_revision: Branch, tag or commit of the base on the hub; None takes the one that the adapter's run
             or its settings name, else the newest.
-        allow_other_base: Whether `base` may be another model than the adapter was trained on.
+        allow_other_base: Whether the base may be another model than the adapter was trained on.
         dtype: Of the merged weights; `auto` keeps each as the base has it.
         base_weights: Of a base that was quantised in training: `reload` merges into the weights in its files,
             `dequantize` into the values that the quantised weights stood for.
@@ -61,8 +61,6 @@ class MergeJob:
         bytes_of(self.shard_size)
         if self.verify and not self.verify_text:
             raise ConfigError("job.verify_text", "is empty; give a text, or set job.verify=false")
-        if self.allow_other_base and self.base is None:
-            raise ConfigError("job.allow_other_base", "acts with job.base only, which is not given")
 
     def run(self, config: Mapping[str, Any], run_dir: Path) -> None:
         """Writes the merged model.
@@ -75,33 +73,33 @@ class MergeJob:
             MftrunError: Base and adapter do not fit each other, or the merged model is another one.
         """
         from mftrun.merging.adapter import SavedAdapter
-        from mftrun.merging.base import find_base
+        from mftrun.merging.finding import Wanted, find_base
         from mftrun.merging.merge import Merge
 
         output = new_folder(self.output)
         adapter = SavedAdapter.find(Path(self.adapter).expanduser().absolute())
-        base = find_base(
-            adapter, self.base, self.trust_remote_code, self.allow_other_base, self.base_revision
-        )
+        wanted = Wanted(self.base, self.base_revision, self.allow_other_base, self.trust_remote_code)
+        base = find_base(adapter, wanted)
         weights, round_trip = self._weights(adapter)
-        log.info("merging %s into %s (%s)", adapter.folder, base.folder, weights)
+        written = "each in the dtype of the base's" if self.dtype == "auto" else f"in {self.dtype}"
+        paths = adapter.folder.resolve(), base.folder.resolve()
+        log.info("merging %s into %s: the base's weights %s, written %s", *paths, weights, written)
         probe = self.verify_text if self.verify else None
         merge = Merge(adapter, base, self._dtype(), bytes_of(self.shard_size), round_trip, probe)
-        facts = {"base weights": weights, "dtype": self.dtype}
-        found = merge.write(output, facts)
+        found = merge.write(output, {"weights of the base": weights, "written": written})
         log.info("merged model: %s", output)
         log.info("verified: %s" if found else "not verified: job.verify=false%s", found or "")
 
     def _weights(self, adapter: SavedAdapter) -> tuple[str, RoundTrip | None]:
-        """Into which values is merged, in words, and what makes them of those in the files."""
+        """Where the base's values come from, in words, and what makes them of those in the files."""
         from mftrun.merging.quantized import quantization_of, round_trip
 
         if self.base_weights == "dequantize":
-            return "the values of its quantised weights, as in training", round_trip(adapter)
+            return "dequantised, as training computed with them", round_trip(adapter)
         found = quantization_of(adapter)
         if found is None:
-            return "as in its files", None
-        return f"as in its files, not the {found.bits}-bit ones of training", None
+            return "reloaded from its files", None
+        return f"reloaded from its files, not the {found.bits}-bit ones of training", None
 
     def _dtype(self) -> torch.dtype | None:
         import torch

@@ -30,7 +30,7 @@ _TOKENIZER = (
     "sentencepiece*.model",
 )
 _GENERATION = "generation_config.json"
-_SECTIONS = re.compile(r"^## (?:Tasks|Training)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_SECTIONS = re.compile(r"^## (Tasks|Training)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -99,22 +99,49 @@ class Surroundings:
             folder: Of the merged model; exists.
             facts: What else is worth telling, name to value.
         """
-        base = self.adapter.base or str(self.base.folder)
-        about: dict[str, Any] = {"library_name": "transformers"}
-        if is_hub_id(base) and not Path(base).exists():
-            about["base_model"] = base
-        about |= {"pipeline_tag": "text-generation", "tags": ["mftrun", "multi-task", "merged"]}
         card = self.adapter.folder / "README.md"
         old = card.read_text(encoding="utf-8") if card.exists() else ""
-        title = re.search(r"^# (.+)$", old, re.MULTILINE)
-        head = (
-            f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n\n# {title[1] if title else 'Merged model'}\n"
-        )
-        intro = f"An adapter ({self.adapter.kind}) merged into `{base}` by mftrun {mftrun.__version__}.\n"
+        found = re.search(r"^# (.+)$", old, re.MULTILINE)
+        title = found[1] if found else "Merged model"
         rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
         merging = f"## Merging\n\n| setting | value |\n|---|---|\n{rows}\n"
-        trained = [found.strip() + "\n" for found in _SECTIONS.findall(old)]
-        write_atomically(folder / "README.md", "\n".join([head, intro, merging, *trained]))
+        parts = [self._front_matter(), f"# {title}\n", self._intro(), merging, *self._training(old)]
+        write_atomically(folder / "README.md", "\n".join(parts))
+
+    @property
+    def _base(self) -> str:
+        return self.base.name or str(self.base.folder)
+
+    def _front_matter(self) -> str:
+        about: dict[str, Any] = {"library_name": "transformers"}
+        # The hub knows a copy of the adapter's base in a folder by the adapter's name for it.
+        names = [self._base, *([self.adapter.base] if self.base.trained_on else [])]
+        known = [name for name in names if name and is_hub_id(name) and not Path(name).exists()]
+        if known:
+            about["base_model"] = known[0]
+        about |= {"pipeline_tag": "text-generation", "tags": ["mftrun", "multi-task", "merged"]}
+        return f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n"
+
+    def _intro(self) -> str:
+        version = mftrun.__version__
+        intro = f"An adapter ({self.adapter.kind}) merged into `{self._base}` by mftrun {version}.\n"
+        if self.base.trained_on:
+            return intro
+        trained_on = self.adapter.base or "a model it does not name"
+        return (
+            f"{intro}\nThe adapter was trained on `{trained_on}`, which is not known to be the same model.\n"
+        )
+
+    def _training(self, card: str) -> list[str]:
+        """What an adapter's card says of its training, whose losses tell nothing of another base."""
+        sections = {found[1]: found[0].strip() + "\n" for found in _SECTIONS.finditer(card)}
+        if not self.base.trained_on:
+            sections.pop("Tasks", None)
+        if not sections:
+            return []
+        what = "tells of the run that trained the adapter; the merged model was not evaluated"
+        left_out = "" if self.base.trained_on else ". Its losses are left out, as it had another base"
+        return [f"## The adapter's run\n\nWhat follows {what}{left_out}.\n", *sections.values()]
 
     def _tokenizer_folder(self) -> Path | None:
         folders = (self.adapter.folder, self.base.folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mftrun.errors import DataError
-from mftrun.weight_files.tensor_file import Kind, TensorFile, tensor_file
+from mftrun.weight_files.tensor_file import Kind, Positions, TensorFile, tensor_file
 
 # A form's one file comes before its index, and safetensors before torch files, as transformers has it.
 _FORMS = (("model.safetensors", "model*.safetensors"), ("pytorch_model.bin", "pytorch_model*.bin"))
@@ -77,6 +77,15 @@ class Checkpoint:
             DataError: Its file is damaged.
         """
         return self._opened.at(self._places[name]).read(name)
+
+    def picked(self, positions: Positions) -> dict[str, Tensor]:
+        """Some values of every tensor, one-dimensional, by its name; no more of the files is asked for.
+
+        Raises:
+            DataError: A file is missing or damaged.
+        """
+        files = (tensor_file(path).picked(positions) for path in self._files[0])
+        return {name: values for file in files for name, values in file.items()}
 
     @cached_property
     def _files(self) -> tuple[list[Path], frozenset[str]]:

@@ -37,3 +37,20 @@ def downloaded(name: str, revision: str | None, files: Sequence[str], key: str) 
         at = f" at revision {revision}" if revision else ""
         message = f"{name}{at} is neither a folder nor a model that the hub or its cache gives: {error}"
         raise ConfigError(key, message) from error
+
+
+def cached(name: str, revision: str | None, files: Sequence[str]) -> Path | None:
+    """The folder of a model's files in the hub's cache, which may lack some; None where it is not there.
+
+    Args:
+        name: Its id.
+        revision: Branch, tag or commit; None takes the newest that the cache knows.
+        files: Patterns of those that are needed.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(name, revision=revision, allow_patterns=list(files), local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return Path(found)

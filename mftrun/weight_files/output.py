@@ -41,7 +41,7 @@ def new_folder(output: str) -> Path:
     Raises:
         ConfigError: It holds something, or is a file.
     """
-    folder = Path(output).expanduser().absolute()
+    folder = Path(output).expanduser().resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("output", f"{folder} exists already; give a new folder, or remove it first")
     return folder

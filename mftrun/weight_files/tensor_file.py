@@ -21,6 +21,9 @@ from mftrun.errors import DataError
 Read = Callable[[str], Tensor]
 """Gives the tensor of a name."""
 
+Positions = Callable[[int], Tensor]
+"""How many values a tensor has → indices of some of them, int64."""
+
 _DTYPES = MappingProxyType(
     {
         "F64": torch.float64,
@@ -80,6 +83,14 @@ class TensorFile(Protocol):
         """
         ...
 
+    def picked(self, positions: Positions) -> Mapping[str, Tensor]:
+        """Some values of every tensor, one-dimensional, by its name; no more of the file is asked for.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        ...
+
 
 def tensor_file(path: Path) -> TensorFile:
     """The reader of a file, by its ending."""
@@ -100,6 +111,10 @@ class _Safetensors:
             tensor: Tensor = found.get_tensor(name)
         return tensor
 
+    def picked(self, positions: Positions) -> Mapping[str, Tensor]:
+        with _checked(self.path), safe_open(self.path, "pt") as found:  # tensors are views of the mapped file
+            return {name: _pick(found.get_tensor(name), positions) for name in found.keys()}  # noqa: SIM118
+
     def _dtype(self, one: object) -> torch.dtype:
         name = one.get_dtype()  # type: ignore[attr-defined]
         if name not in _DTYPES:
@@ -119,6 +134,9 @@ class _Pickled:
     def read(self, name: str) -> Tensor:
         return self._tensors[name].clone()
 
+    def picked(self, positions: Positions) -> Mapping[str, Tensor]:
+        return {name: _pick(one, positions) for name, one in self._tensors.items()}
+
     @cached_property
     def _tensors(self) -> Mapping[str, Tensor]:
         """Files of torch before 1.6 cannot be mapped: they are in memory as a whole."""
@@ -130,6 +148,10 @@ class _Pickled:
                 self.path, 0, "holds more than tensors by name; give a checkpoint that save_pretrained wrote"
             )
         return found
+
+
+def _pick(tensor: Tensor, positions: Positions) -> Tensor:
+    return tensor.flatten()[positions(tensor.numel())]
 
 
 @contextmanager

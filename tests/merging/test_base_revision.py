@@ -20,9 +20,11 @@ def hub(tmp_path, monkeypatch):
     made = world(tmp_path / "run", target_modules=["q_proj"])
     settings = made.adapter / "adapter_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "base_model_name_or_path": ID}))
-    asked = []
+    asked, cache = [], tmp_path / "empty"
 
-    def download(name, revision=None, allow_patterns=None):
+    def download(name, revision=None, allow_patterns=None, local_files_only=False):
+        if local_files_only:
+            return str(cache)
         asked.append((name, revision))
         if revision == "gone":
             raise FileNotFoundError("no such revision")

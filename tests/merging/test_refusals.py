@@ -192,7 +192,6 @@ def test_adapter_that_rounding_swallows(tmp_path, caplog):
         ({"shard_size": "5 lots"}, "job.shard_size"),
         ({"shard_size": "0GB"}, "job.shard_size"),
         ({"verify_text": ""}, "job.verify_text"),
-        ({"allow_other_base": True}, "job.allow_other_base"),
     ],
 )
 def test_impossible_settings(settings, key):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from merge_worlds import base_folder, load
+from peft import PeftModel
 from runs import overrides_for, plain_losses, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -14,10 +15,12 @@ from mftrun.build import build
 from mftrun.compose import compose
 from mftrun.errors import ConfigError
 from mftrun.jobs.merge import MergeJob
+from mftrun.merging.identity import RECORD
 from mftrun.merging.quantized import quantized_weights
 from mftrun.models.quantization import quantized_layers
 from mftrun.schema import check
 from mftrun.tracking.jsonl import METRICS_NAME
+from mftrun.weight_files.fingerprint import Fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +62,28 @@ def test_a_run_is_merged_from_the_command_line(run, tmp_path, caplog):
     assert distance(load(run / "base_model"), run) > 0.1
     assert 1e-4 < distance(load(merged), run) < 0.1
     assert len(AutoTokenizer.from_pretrained(merged)) == len(AutoTokenizer.from_pretrained(run / "model"))
-    assert "as in its files, not the 4-bit ones of training" in caplog.text
+    assert (
+        "the base's weights reloaded from its files, not the 4-bit ones of training, written each"
+        in caplog.text
+    )
     assert "verified: logits on the probe text differ by" in caplog.text
 
 
 def test_the_values_of_a_quantised_base_give_the_losses_of_training(run, tmp_path):
     merged = merge(run, tmp_path / "merged", base_weights="dequantize")
     assert distance(load(merged), run) < 1e-4
+
+
+def test_a_run_records_its_base(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    assert Fingerprint.read(copied / "model" / RECORD) == Fingerprint.of(copied / "base_model")
+    PeftModel.from_pretrained(load(copied / "base_model"), copied / "model")
+    model = load(copied / "base_model")
+    model.model.layers[1].mlp.up_proj.weight.data.mul_(1.01)
+    model.save_pretrained(copied / "base_model")
+    for adapter in (copied, next(copied.glob("checkpoints/step-*/model"), copied)):
+        with pytest.raises(ConfigError, match=r"1 of \d+ tensors differ: .*up_proj"):
+            merge(adapter, tmp_path / "merged")
 
 
 def test_values_of_a_base_that_was_not_quantised(run, tmp_path):
