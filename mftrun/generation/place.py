@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 from mftrun.errors import ConfigError
 from mftrun.jobs.layout import RunLayout
+from mftrun.weight_files.hub import is_hub_id
 
 _log = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _ADAPTER, _MODEL, _CONFIG = "adapter_config.json", "config.json", "config.yaml"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _TRAINING = "mftrun.jobs.train.TrainJob"
@@ -103,7 +102,7 @@ def _look_up(path: str, revision: str | None, base: str | None) -> Place:
 
 
 def _on_hub(path: str, revision: str | None, base: str | None) -> Place:
-    if not _HUB_ID.fullmatch(path):
+    if not is_hub_id(path):
         raise ConfigError(
             "path",
             f"{path} is not a folder; give that of a run, a model or an adapter, or owner/name on the hub",
@@ -149,7 +148,7 @@ def _base_of(adapter: Path, run_dir: Path | None) -> str:
     kept = None if run_dir is None else RunLayout(run_dir).base_model
     if kept is not None and kept.is_dir():  # the run has moved, and its base with it
         return str(kept)
-    if Path(named).is_absolute() or not _HUB_ID.fullmatch(named):
+    if Path(named).is_absolute() or not is_hub_id(named):
         raise ConfigError(
             "path",
             f"{adapter} is an adapter on {named}, which is not there; put the base back, or say where it is: "
@@ -163,7 +162,7 @@ def _folder_or_id(base: str) -> str:
     folder = Path(base).expanduser()
     if folder.is_dir():
         return str(folder.absolute())
-    if not _HUB_ID.fullmatch(base):
+    if not is_hub_id(base):
         raise ConfigError(
             "job.base", f"{base} is not a folder; give that of a model, or owner/name on the hub"
         )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mftrun.errors import ConfigError
 from mftrun.models.families import LEGACY_TYPES, Family, families_of
+from mftrun.weight_files.hub import is_hub_id
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _META = "__metadata__"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def read_config(where: str, revision: str | None) -> Mapping[str, Any]:
@@ -199,7 +198,7 @@ def _converted(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_hub(where: str, revision: str | None) -> Mapping[str, Any]:
-    if not _HUB_ID.fullmatch(where):
+    if not is_hub_id(where):
         raise ConfigError(
             "model.path", f"{where} is not a folder; give one with config.json, or owner/name on the hub"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ import mftrun
 from mftrun.files import write_atomically
 from mftrun.tracking import text
 from mftrun.tracking.summary import Summary, TaskSummary
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+from mftrun.weight_files.hub import is_hub_id
 
 _LOAD_MODEL = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -85,7 +83,7 @@ class ModelCard:
 
         about: dict[str, Any] = {"library_name": "peft" if self.adapter else "transformers"}
         # A folder is no hub id, and the hub refuses a card that claims it is.
-        if self.base_model and _HUB_ID.fullmatch(self.base_model) and not Path(self.base_model).exists():
+        if self.base_model and is_hub_id(self.base_model) and not Path(self.base_model).exists():
             about["base_model"] = self.base_model
         about["pipeline_tag"] = "text-generation"
         about["tags"] = ["mftrun", "multi-task", *(["lora"] if self.adapter else [])]
