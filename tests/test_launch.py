@@ -13,6 +13,7 @@ from mftrun.errors import ConfigError, DataError
 from mftrun.launch import RankFailed, Stopped, StopRequest, run_ranks
 from mftrun.launch.errors import describe_exit
 from mftrun.launch.network import free_port
+from mftrun.launch.server import rank_context
 from mftrun.launch.signals import ECHO, ParentSignals, StopCount
 
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -90,6 +91,13 @@ def test_ranks_see_their_process_group():
     seen = run(workers.environment, DISTRIBUTED, num_processes=2)
     assert int(seen.pop("MASTER_PORT")) > 1023
     assert list(seen.values()) == ["0", "0", "2", "2", "127.0.0.1"]
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR"])
+def test_what_libraries_set_as_they_are_imported_starts_no_rank_anew(monkeypatch, name):
+    assert rank_context().get_start_method() == "forkserver"
+    monkeypatch.setenv(name, "1")
+    assert rank_context().get_start_method() == "forkserver"
 
 
 def test_changes_of_the_environment_are_honored(monkeypatch):

@@ -41,12 +41,23 @@ PRELOAD = (
 )
 """What the server imports: slow, needed by every rank, and none of it touches an accelerator."""
 
-# Nothing that a rank does depends on these; the last is set by torch itself, wherever it is imported.
-_UNREAD = frozenset(
-    {"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "SHLVL", "_", "TORCHINDUCTOR_CACHE_DIR"}
-)
 # Asks torch to count devices without creating a CUDA context, which no forked rank could use.
 _CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+# Nothing that a rank does depends on these. Torch and DeepSpeed set one each wherever they are imported;
+# that of DeepSpeed the server has in any case.
+_UNREAD = frozenset(
+    {
+        "COLUMNS",
+        "LINES",
+        "OLDPWD",
+        "PWD",
+        "PYTEST_CURRENT_TEST",
+        "SHLVL",
+        "_",
+        "TORCHINDUCTOR_CACHE_DIR",
+        _CUDA_CHECK,
+    }
+)
 
 
 def warm_up(preload: Sequence[str] = PRELOAD) -> None:

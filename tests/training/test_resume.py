@@ -89,9 +89,10 @@ def test_sigterm_saves_at_the_next_step_and_resuming_changes_nothing(
 
 
 def assert_exported(folder, final):
-    """The model of a checkpoint is that which the run has ended with, but for the card."""
-    files = {path.name for path in final.iterdir()} - {"README.md"}
-    assert {path.name for path in folder.iterdir()} - {"README.md"} == files
+    """The model of a checkpoint is that which the run has ended with, but for what is told at the end."""
+    told = {"README.md", "base_fingerprint.json"}
+    files = {path.name for path in final.iterdir()} - told
+    assert {path.name for path in folder.iterdir()} - told == files
     assert [
         name for name in sorted(files) if (folder / name).read_bytes() != (final / name).read_bytes()
     ] == []
