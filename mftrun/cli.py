@@ -25,11 +25,14 @@ from mftrun.explain import explanation
 from mftrun.files import write_atomically
 from mftrun.launch.logs import silence_imports
 from mftrun.lock import LOCK, locked
-from mftrun.paths import CONFIG_FILE, resource_dir
+from mftrun.paths import CONFIG_FILE, NEVER, resource_dir
 from mftrun.rerun import config_name
+from mftrun.sweeps.asked import MULTIRUN
+from mftrun.sweeps.sweep import Sweep, register_sweeper
 
 # Importing this module is what a launcher's worker does on another machine: it must know our resolvers.
 hydra_plugin.register()
+register_sweeper()
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _SET_BY_US = "MFTRUN_SHORT_ERRORS"
@@ -60,7 +63,8 @@ def main() -> None:
     with _errors_reach_us(), followers_told(sys.argv[1:]):
         try:
             _lead_or_follow(sys.argv[1:])
-            _hydra_main(config_name(sys.argv[1:]))()
+            with Sweep():
+                _hydra_main(config_name(sys.argv[1:]))()
         except KeyboardInterrupt:
             sys.exit(_INTERRUPTED)
         except Exception as error:
@@ -111,13 +115,32 @@ def run(cfg: DictConfig) -> float | None:
         _log_error(error, run_dir)
         if explanation(error, sys.argv[1:]) is not None:
             _leave_no_empty_run(run_dir)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if _in_sweep():
             raise  # the sweep goes on with its other jobs, and ends with this error
         raise SystemExit(1) from error
 
 
 def _run(cfg: DictConfig, run_dir: Path) -> float | None:
     # pydantic and the job's modules cost time that --help and --cfg need not pay.
+    from mftrun.runs.slurm import note_slurm_job
+    from mftrun.sweeps import outcome
+
+    with locked(run_dir), _failure_noted(run_dir):
+        cfg.resume = _resume(cfg.resume, run_dir)
+        config, job = _checked(cfg, run_dir)
+        if _in_sweep() and (earlier := outcome.finished(run_dir, config)) is not None:
+            _log.info("finished before: %s", run_dir)
+            return earlier.metric
+        outcome.forget_failure(run_dir)
+        _save(config, run_dir)
+        note_slurm_job(run_dir, os.environ)
+        metric = job.run(config, run_dir)
+        outcome.note_finish(run_dir, metric)
+    return metric
+
+
+def _checked(cfg: DictConfig, run_dir: Path) -> tuple[dict[str, Any], Job]:
+    """The resolved config, and what `job` builds; whatever can be refused beforehand has been."""
     from mftrun.build import build
     from mftrun.jobs.automatic import settled
     from mftrun.jobs.reading import refuse_unread
@@ -125,13 +148,45 @@ def _run(cfg: DictConfig, run_dir: Path) -> float | None:
 
     config = without_shorthands(resolved(cfg, run_dir))
     typed = check(config)
+    if typed.evaluation.pruning.siblings is not None and not (run_dir.parent / MULTIRUN).exists():
+        raise ConfigError(
+            "evaluation.pruning.siblings",
+            "compares the jobs of a sweep; a single run needs it to be null",
+        )
     config = settled(config, typed)
-    job = build(config["job"], Job, "job", allowed=typed.allowed_targets)
+    job: Job = build(config["job"], Job, "job", allowed=typed.allowed_targets)
     refuse_unread(job, HydraConfig.get().overrides.task)
-    with locked(run_dir):
-        _save(config, run_dir)
-        metric: float | None = job.run(config, run_dir)
-    return metric
+    return config, job
+
+
+def _in_sweep() -> bool:
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def _resume(asked: Any, run_dir: Path) -> Any:
+    """What `resume` means here: a job of a repeated sweep goes on with its own checkpoints, if it has any."""
+    from mftrun.training.checkpoint import FOLDER
+
+    if _in_sweep() and any((run_dir / FOLDER).glob("step-*")):
+        return "auto"
+    return None if asked == NEVER else asked
+
+
+@contextmanager
+def _failure_noted(run_dir: Path) -> Iterator[None]:
+    """An error goes to RUN/failure.json; not that a single command was refused, which is no run's end."""
+    from mftrun.launch.errors import Stopped
+    from mftrun.sweeps.outcome import note_failure
+
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        told = explanation(error, sys.argv[1:])
+        if _in_sweep() or told is None or not (isinstance(error, ConfigError) or _is_empty(run_dir)):
+            note_failure(run_dir, error, told or str(error))
+        raise
 
 
 def _way_on(run_dir: Path) -> str:
@@ -139,15 +194,21 @@ def _way_on(run_dir: Path) -> str:
 
     if Checkpoints(run_dir).newest() is None:
         return "there is no checkpoint yet: start again"
+    if _in_sweep():
+        return "the same command goes on with the sweep"
     return f"go on with: python -m mftrun rerun={run_dir} resume={run_dir}"
 
 
 def _leave_no_empty_run(run_dir: Path) -> None:
     """A command that was refused before it started leaves no folder; a sweep keeps the log of each job."""
-    left = {path.name for path in run_dir.iterdir()}
-    made_before = {".hydra", LOCK, CONFIG_FILE, f"{HydraConfig.get().job.name}.log"}
-    if HydraConfig.get().mode == RunMode.RUN and left <= made_before:
+    if HydraConfig.get().mode == RunMode.RUN and _is_empty(run_dir):
         shutil.rmtree(run_dir)
+
+
+def _is_empty(run_dir: Path) -> bool:
+    """Whether nothing is there but what is made before a job starts."""
+    left = {path.name for path in run_dir.iterdir()}
+    return left <= {".hydra", LOCK, CONFIG_FILE, f"{HydraConfig.get().job.name}.log"}
 
 
 def _save(config: dict[str, Any], run_dir: Path) -> None:

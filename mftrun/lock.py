@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from mftrun.errors import ConfigError
 
 LOCK = ".lock"
+# Whoever looks whether a run is going on holds its lock for an instant.
+_TRIES, _PAUSE = 20, 0.05
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         ConfigError: Another process holds it.
     """
     with (run_dir / LOCK).open("w") as file:
-        if not _taken(file.fileno()):
+        if not _taken_soon(file.fileno()):
             raise ConfigError(
                 "output_dir",
                 f"another process is running in {run_dir}; wait for it, or choose another folder",
@@ -35,6 +38,14 @@ def is_locked(run_dir: Path) -> bool:
             return not _taken(file.fileno())
     except OSError:
         return False
+
+
+def _taken_soon(descriptor: int) -> bool:
+    for _ in range(_TRIES):
+        if _taken(descriptor):
+            return True
+        time.sleep(_PAUSE)
+    return False
 
 
 def _taken(descriptor: int) -> bool:

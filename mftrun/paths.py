@@ -7,18 +7,24 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mftrun.errors import ConfigError
 from mftrun.lock import is_locked
+from mftrun.sweeps.asked import MULTIRUN, Asked
 from mftrun.training.checkpoint import FOLDER, Checkpoints, fault_of
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.yaml"
 SUMMARY = "summary.json"
+FAILURE = "failure.json"
+NEVER = "never"
+"""The value of `resume` that leaves what there is alone."""
 _MAX_JOB_NAME = 100
+_HOW = ("cluster", "sweep")
+"""Groups that say how jobs are run, not what they do."""
 
 
 def resource_dir(name: str) -> Path:
@@ -44,7 +50,7 @@ def run_dir(name: Any, resume: Any, output_dir: Any) -> str:
 
     Args:
         name: The run's name; new runs go to `runs/<name>/<time>`.
-        resume: `None` for a new run, `auto` for the newest unfinished run of this name that has a
+        resume: `None` or `never` for a new run, `auto` for the newest unfinished run of this name that has a
             checkpoint (a new run if there is none), or the path of a run or of one of its checkpoints.
         output_dir: An explicit directory; it wins over the other two.
 
@@ -52,38 +58,65 @@ def run_dir(name: Any, resume: Any, output_dir: Any) -> str:
         ConfigError: The directory cannot be written, holds another run, or there is nothing to resume.
     """
     parent = _runs_of(RUNS, name)
+    resume = None if resume == NEVER else resume
     if output_dir is not None:
         return str(_explicit(Path(str(output_dir)).expanduser(), resume))
     resumed = _resumed_run(parent, resume)
     return str(_writable(resumed)) if resumed is not None else str(_new(parent))
 
 
-def sweep_dir(name: Any, output_dir: Any) -> str:
-    """Directory of a multirun, made if it is new. Registered as the resolver `sweep_dir`."""
+def sweep_dir(
+    name: Any,
+    resume: Any = None,
+    output_dir: Any = None,
+    overrides: Sequence[str] = (),
+    params: Mapping[str, Any] | None = None,
+) -> str:
+    """Directory of a multirun, made if it is new. Registered as the resolver `sweep_dir`.
+
+    Args:
+        name: The run's name; new sweeps go to `runs/sweeps/<name>/<time>`.
+        resume: `never` for a new sweep; anything else for the newest that was asked for the same, if there
+            is one.
+        output_dir: An explicit directory; it wins over the name.
+        overrides: What the sweep was asked for (`hydra.overrides.task`).
+        params: What its sweeper adds (`hydra.sweeper.params`).
+
+    Raises:
+        ConfigError: The directory cannot be written, or holds a sweep although `resume` is `never`.
+    """
     parent = _runs_of(RUNS / "sweeps", name)
-    return str(_new(parent) if output_dir is None else _writable(Path(str(output_dir)).expanduser()))
+    if output_dir is not None:
+        path = _writable(Path(str(output_dir)).expanduser())
+        if resume == NEVER and (path / MULTIRUN).exists():
+            raise ConfigError("resume", f"{path} holds a sweep; choose another output_dir for a new one")
+        return str(path)
+    same = None if resume == NEVER else _newest_sweep(parent, Asked.of(overrides, params))
+    return str(_new(parent) if same is None else _writable(same))
 
 
-def job_subdir(number: int, overrides: str) -> str:
-    """Folder name of one job of a multirun: its number and what was swept, safe as a file name."""
-    swept = _swept_keys(sys.argv[1:])
-    chosen = (one for one in overrides.split(",") if not swept or one.partition("=")[0] in swept)
+def _newest_sweep(parent: Path, asked: Asked) -> Path | None:
+    """The newest sweep that was asked for the same."""
+    folders = sorted(parent.glob(f"*/{MULTIRUN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path.parent for path in folders if asked.is_same(Asked.read(path.parent))), None)
+
+
+def job_subdir(number: int, overrides: str, sweep: str | None = None) -> str:
+    """Folder name of one job of a multirun: its number and what was swept, safe as a file name.
+
+    Args:
+        number: Of the job, from 0.
+        overrides: Its own, joined by commas.
+        sweep: The sweep's folder, which says what it sweeps over; by default the command line says it.
+    """
+    asked = None if sweep is None else Asked.read(Path(sweep))
+    # Where there is no note, the command line tells; on another machine it is not ours.
+    swept = (asked or Asked.of([one for one in sys.argv[1:] if not one.startswith("-")], None)).swept()
+    keys = ((one, one.partition("=")[0].lstrip("+")) for one in overrides.split(","))
+    chosen = (one for one, key in keys if (key in swept if swept else key not in _HOW))
     short = (_last_component(override) for override in chosen)
     name = re.sub(r"[^\w.=+-]+", "-", ",".join(filter(None, short)).replace(",", "_"))
     return f"{number}_{name}"[:_MAX_JOB_NAME].rstrip("_-.")
-
-
-def _swept_keys(arguments: Sequence[str]) -> set[str]:
-    """The keys of a command line that were given several values."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    given = [one for one in arguments if not one.startswith("-")]
-    try:
-        parsed = OverridesParser.create().parse_overrides(given)
-    except OverrideParseException:  # not our command line: another program composes
-        return set()
-    return {one.get_key_element().lstrip("+") for one in parsed if one.is_sweep_override()}
 
 
 def _last_component(override: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -68,7 +68,8 @@ class EarlyStoppingConfig:
     """When to stop before the end.
 
     Attributes:
-        metric: `mean` of all tasks' validation losses, or a task's name.
+        metric: `mean` of all tasks' validation losses, their `worst`, or a task's name. It is what a sweep
+            minimizes.
         patience: Evaluations without a better `metric` before the run ends; `None` never ends it.
         min_delta: What counts as better, in nats.
         per_task: Evaluations without a better loss of a task before it is frozen; `None` freezes none.
@@ -83,12 +84,28 @@ class EarlyStoppingConfig:
 
 
 @dataclass(frozen=True)
+class PruningConfig:
+    """When a job of a sweep ends for being behind the others at the same step.
+
+    Attributes:
+        siblings: How many others must have got as far; `None` ends none.
+        warmup: Steps before which none is ended.
+        metric: `mean` of all tasks' validation losses, their `worst`, `any` of them, or a task's name.
+    """
+
+    siblings: Positive | None = None
+    warmup: Natural = 0
+    metric: str = "mean"
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Evaluation on all validation data, every `every` steps (`None`: at the end only)."""
 
     every: Positive | None
     batch_size: Positive
     early_stopping: EarlyStoppingConfig
+    pruning: PruningConfig = field(default_factory=PruningConfig)
 
 
 @dataclass(frozen=True)
@@ -376,11 +393,8 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
     _check_freezing(config, tasks)
     if config.checkpoint.export_best and not config.checkpoint.keep_best:
         raise ConfigError("checkpoint.export_best", "needs checkpoint.keep_best=true")
-    if stopping.metric != "mean" and stopping.metric not in tasks:
-        problem = f"{stopping.metric} is neither mean nor a task"
-        raise ConfigError(
-            "evaluation.early_stopping.metric", unknown(stopping.metric, ["mean", *tasks], problem)
-        )
+    _check_metric("evaluation.early_stopping.metric", stopping.metric, _TOGETHER, tasks)
+    _check_pruning(config, tasks)
     if config.data.valid_min > config.data.valid_max:
         raise ConfigError("data.valid_min", f"is above data.valid_max={config.data.valid_max}")
     if stopping.patience is not None and not _validates(config.data, tasks):
@@ -388,10 +402,32 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
             "evaluation.early_stopping.patience",
             "there is no validation data to watch; raise data.valid_fraction",
         )
-    if "mean" in tasks:
-        raise ConfigError("data.tasks.mean", "mean stands for all tasks together; give the task another name")
+    for name in (*_TOGETHER, _ANY):
+        if name in tasks:
+            raise ConfigError(
+                f"data.tasks.{name}", f"{name} stands for all tasks together; give the task another name"
+            )
     _check_shards(config, tasks)
     _check_names(config.objects["loss"], tasks)
+
+
+def _check_metric(key: str, metric: str, known: Sequence[str], tasks: Mapping[str, TaskConfig]) -> None:
+    if metric not in (*known, *tasks):
+        problem = f"{metric} is neither {', '.join(known)} nor a task"
+        raise ConfigError(key, unknown(metric, [*known, *tasks], problem))
+
+
+def _check_pruning(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
+    pruning = config.evaluation.pruning
+    _check_metric("evaluation.pruning.metric", pruning.metric, (*_TOGETHER, _ANY), tasks)
+    if pruning.siblings is None:
+        return
+    if config.evaluation.every is None:
+        raise ConfigError("evaluation.every", "pruning needs evaluations; give the steps between two")
+    if not _validates(config.data, tasks):
+        raise ConfigError(
+            "evaluation.pruning.siblings", "there is no validation data to compare; raise data.valid_fraction"
+        )
 
 
 def _check_freezing(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> None:
@@ -446,6 +482,10 @@ def _validates(data: DataConfig, tasks: Mapping[str, TaskConfig]) -> bool:
         task.valid_path is not None or task.valid_split is not None for task in tasks.values()
     )
 
+
+# What a metric may say instead of a task's name, and what pruning may say besides.
+_TOGETHER = ("mean", "worst")
+_ANY = "any"
 
 # Settings of a loss by task name.
 _BY_TASK = (("weighting", "weights"), ("weighting", "references"), ("token_loss", "alpha"))

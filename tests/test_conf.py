@@ -40,6 +40,8 @@ def targets(node: Any) -> list[dict[str, Any]]:
 def test_option_composes_and_passes_the_check(option: str, tmp_path: Path) -> None:
     # Part of every option of `distributed`, not a choice of its own.
     chosen = option.replace("machines=", "machines@distributed=")
+    if option.startswith(("sweep=", "cluster=")):
+        chosen = f"+{option}"  # no part of the default
     # And one that only a single job has.
     around = ["job=generate", *required_values("job=generate", tmp_path)] if "job/" in option else []
     check(compose([*around, chosen, *required_values(option, tmp_path)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ from mftrun.launch.link import (
 from mftrun.launch.members import LocalMember, start_member
 from mftrun.launch.place import Place
 from mftrun.launch.server import rank_context, signals_held
-from mftrun.launch.signals import SAVE_SIGNAL, ParentSignals
+from mftrun.launch.signals import SAVE_SIGNAL, ParentSignals, parent_signals
 from mftrun.launch.store import OuterStore
 from mftrun.launch.supervisor import orders_of
 
@@ -61,7 +62,7 @@ def follow(place: Place, arguments: Sequence[str]) -> int:
     """
     _configure_logging(place)
     server.warm_up()
-    with ParentSignals() as signals:
+    with parent_signals(os.environ) as signals:
         link = _introduced(place, signals)
         try:
             return _Follower(place, link, signals).serve(arguments)

@@ -53,7 +53,8 @@ def ranks_for(machines: Machines, log_file: Path | None) -> Ranks:
 
 def _joined(machines: Machines, place: Place) -> Machines:
     """The same strategy with as many ranks as an outer launcher has started; it may refuse them."""
-    assert place.seat is not None, "an outer launcher gives every process a seat"
+    if place.seat is None:
+        return _on_nodes(machines, place)
     here = place.seat.local_world_size
     if machines.num_nodes > 1:
         raise ConfigError(
@@ -69,3 +70,16 @@ def _joined(machines: Machines, place: Place) -> Machines:
         )
     nodes = -(-place.count // here)
     return replace(machines, num_processes=here, num_nodes=nodes, main_address=place.address)
+
+
+def _on_nodes(machines: Machines, place: Place) -> Machines:
+    """The same strategy on the nodes of a job of Slurm; each has as many ranks as the configuration says."""
+    if machines.num_nodes not in (1, place.count):
+        raise ConfigError(
+            "distributed.num_nodes",
+            f"is {machines.num_nodes}, and the job has {place.count} nodes; leave it out, Slurm says it",
+        )
+    for key in ("main_address", "main_port"):
+        if getattr(machines, key) != getattr(type(machines), key):
+            raise ConfigError(f"distributed.{key}", "is chosen from the job's nodes and number; leave it out")
+    return replace(machines, num_nodes=place.count, node_rank=place.index, main_address=place.address)

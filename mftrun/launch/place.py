@@ -1,4 +1,4 @@
-"""Which agent this process is: of several nodes, or of the processes that another launcher has started.
+"""Which agent this process is: of several nodes, of Slurm's tasks, or of the processes of another launcher.
 
 An *agent* is one `python -m mftrun` that starts and watches ranks of its own. Agent 0 leads: it alone has the
 run's folder, the data and the log.
@@ -6,6 +6,7 @@ run's folder, the data and the log.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mftrun.distributed.machines import Machines
 
 _USE_AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+# Below the ports that systems hand out by themselves.
+_SLURM_PORTS = range(16384, 32768)
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,14 @@ def node_place(machines: Machines) -> Place | None:
 
 
 def outer_place(environment: Mapping[str, str]) -> Place | None:
-    """The place that torchrun, accelerate, deepspeed or their like gives; None without them or for one.
+    """The place that torchrun, accelerate, deepspeed, srun or their like gives; None without them or for one.
 
     Raises:
-        ConfigError: Some of their variables are missing, or are no numbers.
+        ConfigError: Some of their variables are missing, or are no numbers, or srun runs several on a node.
     """
     # Some schedulers set RANK and WORLD_SIZE once per machine: that is no rank yet.
     if "RANK" not in environment or "LOCAL_RANK" not in environment:
-        return None
+        return slurm_place(environment)
     count = _number(environment, "WORLD_SIZE")
     if count == 1:
         return None
@@ -84,6 +87,36 @@ def outer_place(environment: Mapping[str, str]) -> Place | None:
     )
     address, port = _variable(environment, "MASTER_ADDR"), _number(environment, "MASTER_PORT")
     return Place(seat.rank, count, address, port, seat, _store_key(environment))
+
+
+def slurm_place(environment: Mapping[str, str]) -> Place | None:
+    """The place of a task that `srun` has started, one on each node; None for one that is alone.
+
+    A batch script itself, and a shell in an allocation, are no tasks of a step: what they start is alone.
+
+    Raises:
+        ConfigError: A node has several of the tasks.
+    """
+    if "SLURM_PROCID" not in environment or int(environment.get("SLURM_STEP_NUM_TASKS") or 1) == 1:
+        return None
+    names = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    tasks, nodes, job, step = (_number(environment, name) for name in names)
+    if tasks != nodes:
+        raise ConfigError(
+            "--ntasks-per-node",
+            f"must be 1, and srun has started {tasks} tasks on {nodes} nodes: each starts the ranks of its "
+            "node itself, one for every GPU; see distributed.num_processes",
+        )
+    # Several steps of a job, and jobs that follow each other, meet at ports of their own.
+    port = _SLURM_PORTS[(job * 8 + step) % len(_SLURM_PORTS)]
+    host = first_host(_variable(environment, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"))
+    return Place(_number(environment, "SLURM_NODEID"), nodes, host, port)
+
+
+def first_host(nodelist: str) -> str:
+    """The first of Slurm's names: `rack1-[03-05,9],login` → `rack1-03`."""
+    one = re.match(r"(?:\[[^]]*]|[^,[])+", nodelist)
+    return "" if one is None else re.sub(r"\[([^],-]+)[^]]*]", r"\1", one[0])
 
 
 def _store_key(environment: Mapping[str, str]) -> str | None:

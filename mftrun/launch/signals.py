@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -14,6 +14,8 @@ from mftrun.launch.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVE_SIGNAL = signal.SIGUSR2
+SCHEDULED = "MFTRUN_SCHEDULED"
+"""Set to 1 where a scheduler sends the signals: see `ScheduledSignals`."""
 
 ECHO = 2.0
 """Seconds in which a repeated signal other than Ctrl-C is the same request: `timeout` and schedulers send
@@ -102,9 +104,43 @@ class ParentSignals:
             signal.raise_signal(signum)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._raising and signum in STOP_SIGNALS:
-            self.take()
-            raise Stopped(signum)
+        if self._raising and (stops := [one for one in self.take() if one in STOP_SIGNALS]):
+            raise Stopped(stops[0])
+
+
+class ScheduledSignals(ParentSignals):
+    """Signals of a scheduler, which ends a job itself when its time is over.
+
+    SIGUSR2 says that this will be soon: it is a request to save and leave, too. None is a reason to hurry:
+    SIGTERM follows on SIGUSR2 while the ranks still save, and only the first counts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = False
+
+    def __enter__(self) -> ParentSignals:
+        if signal.getsignal(SAVE_SIGNAL) is signal.SIG_IGN:
+            raise Stopped(signal.SIGTERM)  # it came before, where exceptions were lost
+        return super().__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        if self._told:  # nothing that follows may interrupt the way out
+            for signum in (signal.SIGTERM, SAVE_SIGNAL):
+                signal.signal(signum, signal.SIG_IGN)
+
+    def take(self) -> list[int]:
+        """Return SIGTERM, once, however many signals arrive."""
+        if self._told or not super().take():
+            return []
+        self._told = True
+        return [signal.SIGTERM]
+
+
+def parent_signals(environment: Mapping[str, str]) -> ParentSignals:
+    """Where this process's signals arrive, by who sends them."""
+    return ScheduledSignals() if environment.get(SCHEDULED) == "1" else ParentSignals()
 
 
 def _wakeup_pipe(stack: ExitStack) -> int:

@@ -18,7 +18,7 @@ from mftrun.launch.place import Place
 from mftrun.launch.rank import Descriptor, Order, RankContext
 from mftrun.launch.seats import Seat, World, numbered
 from mftrun.launch.server import rank_context
-from mftrun.launch.signals import ParentSignals
+from mftrun.launch.signals import parent_signals
 from mftrun.launch.team import Team
 
 Payload = TypeVar("Payload")
@@ -117,7 +117,7 @@ class Ranks:
 
     def _once(self, worker: Callable[[RankContext, Payload], Result], payload: Payload) -> Result:
         work = pickle.dumps((worker, payload))
-        with ParentSignals() as signals:
+        with parent_signals(os.environ) as signals:
             with signals.raising():
                 context = rank_context()
                 own, *others = self._launches(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,9 @@ from mftrun.errors import MftrunError
 from mftrun.tracking.summary import Summary
 
 _log = logging.getLogger(__name__)
+
+_NUMBER = re.compile(r"^\d+_?")
+_SEED = re.compile(r"(?:^|(?<=_))seed=[^_]*(?:_|$)")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class RunInfo:
     def label(self) -> str:
         """The run's name within its sweep, at most 128 characters: `name` or `name-job_id`."""
         return fit_label(self.name if self.job_id is None else f"{self.name}-{self.job_id}")
+
+    @property
+    def variant(self) -> str | None:
+        """What was swept, without the job's number and its seed, so that seeds of one setting share it."""
+        if self.job_id is None:
+            return None
+        return _SEED.sub("", _NUMBER.sub("", self.job_id)).strip("_") or None
 
 
 @runtime_checkable

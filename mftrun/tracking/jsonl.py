@@ -136,6 +136,20 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [record for _, record in _parsed(path.read_bytes()) if record is not None]
 
 
+def read_end(path: Path, size: int = 2**20) -> list[dict[str, Any]]:
+    """The records in the last `size` bytes of a metrics file, in file order; see :func:`read`.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        start = max(0, os.fstat(file.fileno()).st_size - size)
+        file.seek(start)
+        lines = file.read().splitlines()
+    whole = lines[1:] if start else lines  # the first may have been cut
+    return [record for line in whole if (record := _parse(line)) is not None]
+
+
 def truncate_after(path: Path, step: int) -> None:
     """Drops the records of later steps than `step`, and what is left of a torn line, in one atomic change.
 
@@ -170,7 +184,7 @@ def _parsed(data: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 

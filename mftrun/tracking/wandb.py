@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from mftrun.errors import ConfigError
@@ -22,6 +23,7 @@ Mode = Literal["online", "offline", "disabled", "shared"]
 _ID_NAME = "wandb_id"
 _MODES: Mapping[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled"}
 _OUTSIDE_MODES: Mapping[str, Mode] = {**_MODES, "run": "online", "dryrun": "offline", "shared": "shared"}
+_MAX_JOB_TYPE = 64  # a heading in tables
 _UPLOAD_SECONDS = 300.0
 """How long the end of a run waits for its upload; what is left then can be sent by `wandb sync`."""
 
@@ -151,6 +153,7 @@ class Wandb:
             resume="allow",
             name=fit_label(self._name or run.label),
             group=fit_label(self._group or run.group or "") or None,
+            job_type=fit_label(run.variant or "", _MAX_JOB_TYPE) or None,
             tags=self._tags,
             config=dict(run.config),
             allow_val_change=True,  # a resumed run may have been changed on purpose
@@ -212,7 +215,11 @@ def _define_metrics(run: Any) -> None:
 
 
 def _final(summary: Summary) -> dict[str, Any]:
+    """What the run came to; over the tasks, of the lowest loss of each."""
     totals = {"final/seconds": summary.seconds, "final/tokens_per_second": summary.tokens_per_second}
+    best = [task.valid_best for task in summary.tasks.values() if task.valid_best is not None]
+    if best:
+        totals |= {"final/mean": fmean(best), "final/worst": max(best), "final/spread": max(best) - min(best)}
     tasks = {
         f"final/{key}/{name}": value
         for name, task in summary.to_dict()["tasks"].items()

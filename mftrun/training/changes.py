@@ -38,6 +38,7 @@ FREE = (
     "checkpoint",
     "evaluation.every",
     "evaluation.batch_size",
+    "evaluation.pruning",
     "data.cache_dir",
     "data.num_workers",
     "distributed",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mftrun.training.progress import Best, Progress
 
 MEAN = "mean"
+WORST = "worst"
+_LOSS = "valid/loss/"
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class EarlyStopping:
     Freezing a task by its own loss, going back to its best checkpoint or not, is mSFT (arXiv 2603.21606).
 
     Args:
-        metric: ``mean`` (over tasks) or the name of a task.
+        metric: ``mean`` (over tasks), ``worst`` (the highest of all tasks) or the name of a task.
         patience: Evaluations without improvement before the run ends; None never ends it.
         min_delta: Improvement that counts, in nats.
         per_task: Evaluations without improvement of its own loss before a task is frozen; None freezes none.
@@ -77,9 +81,7 @@ class EarlyStopping:
 
     def watched(self, losses: Mapping[str, float]) -> float | None:
         """The watched value of one evaluation, None where it is absent."""
-        if self.metric != MEAN:
-            return losses.get(self.metric)
-        return sum(losses.values()) / len(losses) if losses else None
+        return watched_loss(self.metric, losses)
 
     def _take_task(self, progress: Progress, task: str, loss: float) -> bool:
         """Takes in a task's loss: is it its lowest? What the others learn may help a frozen one, too."""
@@ -87,6 +89,21 @@ class EarlyStopping:
         if task in progress.frozen:
             return best.lower(loss, progress.step)
         return best.take(loss, progress.step, self.min_delta)
+
+
+def watched_loss(metric: str, losses: Mapping[str, float]) -> float | None:
+    """One number of an evaluation: the mean of its tasks, the worst, or that of one task; None if absent."""
+    if metric == MEAN:
+        return sum(losses.values()) / len(losses) if losses else None
+    if metric == WORST:
+        # max() would pass over a NaN, or not, by the order of the tasks.
+        return max(losses.values(), key=lambda loss: math.inf if math.isnan(loss) else loss, default=None)
+    return losses.get(metric)
+
+
+def losses_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The validation losses of a record of metrics, by task."""
+    return {key.removeprefix(_LOSS): value for key, value in record.items() if key.startswith(_LOSS)}
 
 
 def _rollback_step(progress: Progress, tasks: Collection[str]) -> int | None:

@@ -15,6 +15,7 @@ from mftrun.training.agreement import Agreement, Ballot, agree
 from mftrun.training.diagnose import explain_non_finite
 from mftrun.training.meter import Meter
 from mftrun.training.progress import Progress
+from mftrun.training.pruning import PRUNED, MedianRule, Pruner
 from mftrun.training.step import accumulate
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._saved_step = -1
         self._no_data: MftrunError | None = None
+        self._pruner = _pruner(evaluation, parts.saver.checkpoints.folder.parent)
+        self._pruned: str | None = None
         self._used_weights = parts.objective.task_weights()
 
     def restore(self, checkpoint: Path) -> None:
@@ -206,6 +209,8 @@ class Trainer:
         """Why there is nothing left to train, None as long as there is."""
         if self.parts.early_stopping.exhausted(self.progress):
             return f"no improvement in {self.progress.overall.stale} evaluations"
+        if self._pruned is not None:
+            return f"pruned, as others of the sweep do better: {self._pruned}"
         if self.progress.frozen and not self.parts.objective.task_weights().any():
             return "all tasks that have a weight are frozen"
         return None
@@ -265,6 +270,7 @@ class Trainer:
         self.progress.evaluated_at = self.progress.step
         if not losses:
             return False
+        self._prune(losses)
         verdict = self.parts.early_stopping.observe(self.progress, losses)
         self._freeze(verdict)
         if self.progress.rollback is not None:
@@ -273,6 +279,16 @@ class Trainer:
         # The untrained model is worth a checkpoint only where one may go back to it.
         goes_back = self._checkpoint.export_best or self.parts.early_stopping.rollback
         return best and self._checkpoint.keep_best and (self.progress.step > 0 or goes_back)
+
+    def _prune(self, losses: dict[str, float]) -> None:
+        """Ends the run if the others of its sweep do better; the first rank says so, as files may change."""
+        step, ranks = self.progress.step, self.parts.engine.ranks
+        if self._pruner is None or step == self._total:
+            return
+        why = self._pruner.verdict(step, losses) if ranks.is_main else None
+        if ranks.any(why is not None):
+            self._pruned = why or ""
+            self.parts.tracker.log(step, {PRUNED: 1.0})
 
     def _freeze(self, verdict: Verdict) -> None:
         """Takes tasks out of training from the next global batch on."""
@@ -328,6 +344,13 @@ def validation_record(losses: dict[str, float]) -> dict[str, Any]:
     """The record of one evaluation: each task's loss, and their plain mean as ``valid/loss``."""
     record = {f"valid/loss/{name}": value for name, value in losses.items()}
     return {"valid/loss": sum(losses.values()) / len(losses), **record}
+
+
+def _pruner(evaluation: EvaluationConfig, run_dir: Path) -> Pruner | None:
+    asked = evaluation.pruning
+    if asked.siblings is None:
+        return None
+    return Pruner(MedianRule(asked.siblings, asked.warmup, asked.metric), run_dir)
 
 
 def _due(step: int, every: int | None) -> bool:

@@ -314,5 +314,42 @@ def test_online_that_cannot_be_is_the_users_error(mode, error, message, monkeypa
         Wandb(mode=mode).start(info(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("job", "job_type"),
+    [
+        ("0_loss=mft_seed=1", "loss=mft"),
+        ("12_seed=3_loss=mft", "loss=mft"),
+        ("1_lr=0.1_seed=10_loss=coba", "lr=0.1_loss=coba"),
+        ("2_data.seed=4", "data.seed=4"),
+        ("3_seed=2", ""),
+        (None, ""),
+    ],
+)
+def test_seeds_of_one_setting_have_one_job_type(job, job_type, monkeypatch, tmp_path):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **arguments: pytest.fail(repr(arguments["job_type"] or "")))
+    with pytest.raises(pytest.fail.Exception, match=f"^{job_type!r}$"):
+        Wandb(mode="offline").start(info(tmp_path, job=job))
+
+
+def test_results_over_the_tasks_are_of_the_lowest_losses(monkeypatch, tmp_path):
+    tracker = Wandb(mode="offline")
+    tracker.start(info(tmp_path))
+    rows = [
+        {"step": 1, "valid/loss/a": 2.0, "valid/loss/b": 5.0},
+        {"step": 2, "valid/loss/a": 3.0, "valid/loss/b": 4.0},
+    ]
+    counts = {task: TaskCounts(1, 1, 1) for task in ("a", "b", "unseen")}
+    numbers = {"seconds": 1.0, "tokens_per_second": 1.0, "trainable_parameters": 1, "total_parameters": 1}
+    tracker.finish(summarize(rows, counts, steps=2, **numbers), 0)
+    found = {
+        item.key or item.nested_key[0]: json.loads(item.value_json)
+        for summary in only(records(log_files(tmp_path)[0]), "summary")
+        for item in summary.update
+    }
+    assert (found["final/mean"], found["final/worst"], found["final/spread"]) == (3.0, 4.0, 2.0)
+
+
 def test_finish_without_start_does_nothing():
     Wandb().finish(None, 1)

@@ -1,0 +1,67 @@
+"""Several runs side by side: their results, and where they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mftrun.compare.result import RunResult, as_json
+from mftrun.compare.seeds import SeedGroup, seed_groups
+from mftrun.compare.settings import Settings, differing
+from mftrun.runs.finding import common_folder, label_of
+from mftrun.runs.reading import RunFolder
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        folder: What they have in common of their paths.
+        runs: Their folders.
+        results: What each came to, in the same order.
+        tasks: All tasks of any of them.
+        groups: Those that differ in the seed only, together; empty where there are none.
+    """
+
+    folder: Path
+    runs: Sequence[RunFolder]
+    results: Sequence[RunResult]
+    tasks: Sequence[str]
+    groups: Sequence[SeedGroup]
+
+    @staticmethod
+    def of(runs: Sequence[RunFolder]) -> Comparison:
+        """Reads the runs.
+
+        Args:
+            runs: One or more.
+        """
+        folder = common_folder(runs)
+        settings = differing(runs)
+        results = [
+            RunResult.of(run, label_of(run, folder), own) for run, own in zip(runs, settings, strict=True)
+        ]
+        tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
+        return Comparison(folder, runs, results, tasks, seed_groups(results, tasks))
+
+    @property
+    def setting_keys(self) -> list[str]:
+        """The settings that differ between runs."""
+        return setting_keys(result.settings for result in self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON."""
+        return {
+            "folder": str(self.folder),
+            "tasks": list(self.tasks),
+            "runs": [as_json(result) for result in self.results],
+            "seeds": [{**asdict(group), "settings": dict(group.settings)} for group in self.groups],
+        }
+
+
+def setting_keys(settings: Iterable[Settings]) -> list[str]:
+    """The keys of several settings, in the order of the first that has each."""
+    return list(dict.fromkeys(key for one in settings for key in one))

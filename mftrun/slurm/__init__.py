@@ -1,0 +1,1 @@
+"""Jobs of Slurm: `launcher` submits what Hydra has composed, `job` runs it there, `waiting` gets results."""

@@ -1,0 +1,143 @@
+"""How a job ended: its metric and whether it was pruned in RUN/summary.json, or RUN/failure.json."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mftrun.errors import ConfigError
+from mftrun.files import write_json
+from mftrun.paths import CONFIG_FILE, FAILURE, SUMMARY
+from mftrun.training.pruning import PRUNED
+
+_METRICS = "metrics.jsonl"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is done.
+
+    Attributes:
+        metric: The lowest watched validation loss; None where nothing was validated.
+        pruned: Step at which it ended for being behind the others of its sweep; None if it did not.
+    """
+
+    metric: float | None
+    pruned: int | None
+
+
+def finished(run_dir: Path, config: Mapping[str, Any]) -> Finished | None:
+    """The outcome of the run in a folder, if it is done.
+
+    Args:
+        run_dir: The run's folder.
+        config: The resolved config of the job that would run there.
+
+    Raises:
+        ConfigError: The run that is done had other settings.
+    """
+    summary = _read(run_dir / SUMMARY)
+    if summary is None:
+        return None
+    _refuse_other(run_dir, config)
+    if "metric" in summary:
+        return Finished(summary["metric"], summary.get(PRUNED))
+    return _measured(run_dir, config)  # killed before it was noted
+
+
+def note_finish(run_dir: Path, metric: float | None) -> None:
+    """Adds to the summary of a run, where there is one, what a sweep goes by."""
+    summary = _read(run_dir / SUMMARY)
+    if summary is None:
+        return
+    try:
+        write_json(run_dir / SUMMARY, {**summary, "metric": metric, PRUNED: _pruned(_records(run_dir))})
+    except OSError as error:  # the job is done all the same, and the metric can be had from its records
+        log.warning("cannot write %s: %s", run_dir / SUMMARY, error.strerror)
+
+
+def note_failure(run_dir: Path, error: BaseException, message: str) -> None:
+    """Writes RUN/failure.json.
+
+    Args:
+        run_dir: The run's folder.
+        error: What ended the run.
+        message: The same in words for the user.
+    """
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()
+    node = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "error": type(error).__name__,
+        "message": message,
+        "traceback": lines[-1].strip(),
+    }
+    try:
+        write_json(run_dir / FAILURE, node)
+    except OSError as full:
+        log.warning("cannot write %s: %s", run_dir / FAILURE, full.strerror)
+
+
+def forget_failure(run_dir: Path) -> None:
+    """What an earlier attempt came to says nothing of the one that begins."""
+    (run_dir / FAILURE).unlink(missing_ok=True)
+
+
+def _refuse_other(run_dir: Path, config: Mapping[str, Any]) -> None:
+    from mftrun.training.changes import changed_keys
+
+    saved = _load(run_dir / CONFIG_FILE)
+    changes = {} if saved is None else changed_keys(saved, config)
+    if changes:
+        listed = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
+        raise ConfigError(
+            "output_dir",
+            f"{run_dir} holds a finished job with other settings ({listed}); choose another output_dir, "
+            "or start a new sweep with resume=never",
+        )
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return node if isinstance(node, dict) else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        node = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return node if isinstance(node, dict) else None
+
+
+def _records(run_dir: Path) -> list[dict[str, Any]]:
+    from mftrun.tracking.jsonl import read
+
+    path = run_dir / _METRICS
+    return read(path) if path.exists() else []
+
+
+def _pruned(records: list[dict[str, Any]]) -> int | None:
+    return next((record["step"] for record in reversed(records) if PRUNED in record), None)
+
+
+def _measured(run_dir: Path, config: Mapping[str, Any]) -> Finished:
+    from mftrun.training.stopping import EarlyStopping, losses_of
+
+    watch = EarlyStopping(metric=config["evaluation"]["early_stopping"]["metric"])
+    records = _records(run_dir)
+    evaluations = [losses_of(record) for record in records]  # None stands for what was not finite
+    values = [watch.watched(losses) for losses in evaluations if None not in losses.values()]
+    return Finished(min((value for value in values if value is not None), default=None), _pruned(records))

@@ -1,0 +1,194 @@
+"""The sweep that this process runs, if it runs one: its folder, held against others, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+from mftrun.errors import ConfigError, MftrunError
+from mftrun.lock import is_locked, locked
+from mftrun.paths import CONFIG_FILE, sweep_dir
+from mftrun.sweeps.asked import Asked
+
+if TYPE_CHECKING:
+    from mftrun.runs.reading import RunFolder
+
+STUDY = "study.json"
+"""File in a sweep's folder: what Optuna chose for each job."""
+
+_OPTUNA = "hydra_plugins.mftrun.OptunaSweeper"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The jobs of a sweep by how they stand.
+
+    Attributes:
+        finished: Those that are done, pruned ones among them.
+        pruned: Those of them that ended for being behind the others.
+        failed: Those whose last attempt ended in an error.
+        running: Those that some process works on.
+        begun: All others.
+    """
+
+    finished: tuple[RunFolder, ...]
+    pruned: tuple[RunFolder, ...]
+    failed: tuple[RunFolder, ...]
+    running: tuple[RunFolder, ...]
+    begun: tuple[RunFolder, ...]
+
+    @classmethod
+    def of(cls, sweep: Path) -> Tally:
+        """Counts what lies in the folder of a sweep."""
+        from mftrun.runs.reading import RunFolder, State
+
+        jobs = [RunFolder.of(path) for path in sorted(sweep.iterdir()) if _is_job(path)]
+        return cls(
+            finished=tuple(job for job in jobs if job.is_finished),
+            pruned=tuple(job for job in jobs if job.state is State.PRUNED),
+            failed=tuple(job for job in jobs if job.state is State.FAILED),
+            running=tuple(job for job in jobs if job.state is State.RUNNING),
+            begun=tuple(job for job in jobs if job.state in (State.STOPPED, State.NOT_STARTED)),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no job yet."""
+        return not (self.finished or self.failed or self.running or self.begun)
+
+
+class Sweep:
+    """Registers itself as what finds the folder of a sweep; holds that folder until it exits.
+
+    Attributes:
+        folder: Of the sweep; None in a process that runs none, or one whose folder Hydra was told.
+    """
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self._held = ExitStack()
+
+    def __reduce__(self) -> tuple[type[Sweep], tuple[()]]:
+        """Launchers take the resolvers along to other machines; there it holds nothing."""
+        return Sweep, ()
+
+    def __enter__(self) -> Sweep:
+        OmegaConf.register_new_resolver("sweep_dir", self._place, use_cache=True, replace=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        OmegaConf.register_new_resolver("sweep_dir", sweep_dir, use_cache=True, replace=True)
+        with self._held:
+            if self.folder is not None:
+                self._end(error)
+
+    def _place(
+        self,
+        name: Any,
+        resume: Any,
+        output_dir: Any,
+        overrides: Sequence[str],
+        params: Mapping[str, Any] | None,
+    ) -> str:
+        path = Path(sweep_dir(name, resume, output_dir, overrides, params))
+        tally = Tally.of(path)
+        if is_locked(path) or tally.running:
+            raise ConfigError(
+                "resume",
+                f"this sweep is running in {path} already; wait for it, or start another beside it: with "
+                "resume=never, or another output_dir",
+            )
+        self._held.enter_context(locked(path))
+        self.folder = path
+        if not tally.is_empty:
+            log.info(
+                "going on with the sweep in %s: finished %d, stopped %d, failed %d; the finished are not run "
+                "again (resume=never starts another sweep)",
+                *(path, len(tally.finished), len(tally.begun), len(tally.failed)),
+            )
+        asked = Asked.of(overrides, params)
+        if not asked.is_same(Asked.read(path)):
+            (path / STUDY).unlink(missing_ok=True)  # in a folder that was named and holds another sweep's
+        asked.note(path)
+        return str(path)
+
+    def _end(self, error: BaseException | None) -> None:
+        assert self.folder is not None
+        tally = Tally.of(self.folder)
+        if tally.is_empty:  # submitted, for others to run
+            return
+        log.info(
+            "the sweep in %s: finished %d (pruned %d), failed %d, unfinished %d%s",
+            *(self.folder, len(tally.finished), len(tally.pruned), len(tally.failed)),
+            len(tally.running) + len(tally.begun),
+            "; the same command goes on with it" if error or tally.failed or tally.begun else "",
+        )
+        if error is None or isinstance(error, Exception):
+            _compare(self.folder, tally)
+        if tally.failed and (error is None or _is_of_sweeper(error, tally)):
+            first = tally.failed[0]
+            assert first.failure is not None, "its state says so"
+            raise MftrunError(
+                f"{len(tally.failed)} jobs of the sweep in {self.folder} failed; the first: {first.name}: "
+                f"{first.failure.message}"
+            ) from error
+
+
+def register_sweeper() -> None:
+    """Makes `hydra/sweeper=optuna` ours, whether the extra `sweep` is installed or not."""
+    # Hydra builds sweepers by names below hydra_plugins alone.
+    Plugins.instance().class_name_to_class[_OPTUNA] = _optuna_sweeper
+    # A file of that name in conf/ would be checked against the plugin's own config, which has it, too.
+    node = {"defaults": ["mftrun_optuna", "_self_"]}
+    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node)
+
+
+def _optuna_sweeper(**parameters: Any) -> Any:
+    """The sweeper of conf/hydra/sweeper/optuna.yaml.
+
+    Raises:
+        ConfigError: The extra `sweep` is not installed.
+    """
+    try:
+        import optuna
+
+        from mftrun.sweeps.by_optuna import ResumableSweeper
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "hydra/sweeper", f'{error.name} is not installed: pip install "mftrun[sweep]"'
+        ) from error
+    optuna.logging.disable_default_handler()  # Hydra's sweeper says the same
+    return ResumableSweeper(**parameters)
+
+
+def _is_job(path: Path) -> bool:
+    return (path / CONFIG_FILE).exists() or (path / ".hydra").is_dir()
+
+
+def _is_of_sweeper(error: BaseException, tally: Tally) -> bool:
+    """Optuna's complaint that no trial has a value says less than what the jobs failed of."""
+    return isinstance(error, ValueError) and not tally.finished
+
+
+def _compare(folder: Path, tally: Tally) -> None:
+    if not any(job.is_training for job in tally.finished):
+        return
+    from mftrun.compare.write import compare_sweep
+
+    compare_sweep(folder)
