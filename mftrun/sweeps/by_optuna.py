@@ -14,7 +14,7 @@ from mftrun.files import write_json
 from mftrun.sweeps.sweep import STUDY
 
 
-class ResumableSweeper(OptunaSweeper):
+class ResumableSweeper(OptunaSweeper):  # type: ignore[misc]
     """That of hydra-optuna-sweeper, whose choices are kept in the sweep's folder.
 
     A job that is done returns its metric at once. The study is therefore whole again after a repeated command
