@@ -24,6 +24,14 @@ def _server():
     warm_up((*PRELOAD, "peft", "bitsandbytes", "deepspeed"))
 
 
+@pytest.fixture(autouse=True)
+def _as_the_server():
+    """Engines made in this process leave variables behind, for which ranks would be started from nothing."""
+    yield
+    for name in ("ACCELERATE_USE_CPU", "DS_ACCELERATOR"):
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def tasks_dir(tmp_path_factory):
     """Three tasks of uneven size."""
