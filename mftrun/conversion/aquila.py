@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mftrun.conversion.byte_level import aquila_tokenizer
-from mftrun.conversion.legacy import Legacy, kept, required, rope, tied
+from mftrun.conversion.legacy import Legacy, as_llama, required
 from mftrun.conversion.rules import Rule, renamed
 
 _LAYER = (
@@ -28,23 +28,7 @@ _LAYER = (
 
 def _config(config: Mapping[str, Any]) -> dict[str, Any]:
     heads = required(config, "num_attention_heads")
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": config.get("hidden_act", "silu"),
-        "hidden_size": required(config, "hidden_size"),
-        "intermediate_size": required(config, "intermediate_size"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": config.get("num_key_value_heads") or heads,
-        "num_hidden_layers": required(config, "num_hidden_layers"),
-        "vocab_size": required(config, "vocab_size"),
-        "max_position_embeddings": required(config, "max_position_embeddings"),
-        "rms_norm_eps": required(config, "rms_norm_eps"),
-        "attention_bias": False,
-        "tie_word_embeddings": tied(config),
-        **rope(config, config.get("rope_theta", 10000), ("linear", "dynamic")),
-        **kept(config, "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id"),
-    }
+    return as_llama(config, config.get("num_key_value_heads") or heads, ("linear", "dynamic"))
 
 
 def _rules(config: Mapping[str, Any]) -> list[Rule]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mftrun.conversion.legacy import Legacy, insist, kept, required, rope, tied
+from mftrun.conversion.legacy import Legacy, as_llama, insist, required, tied
 from mftrun.conversion.rules import Rule, renamed, rows, unit_rows, whole
 from mftrun.conversion.sentencepiece_tokenizer import baichuan_tokenizer
 from mftrun.errors import ConfigError
@@ -39,23 +39,7 @@ def _config(config: Mapping[str, Any]) -> dict[str, Any]:
             "source", "ties its head to the embedding, and normalises the head: no class does both"
         )
     insist(config, {"rope_scaling": None}, "it becomes a Llama model of Baichuan's angles")
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": config.get("hidden_act", "silu"),
-        "hidden_size": required(config, "hidden_size"),
-        "intermediate_size": required(config, "intermediate_size"),
-        "num_attention_heads": required(config, "num_attention_heads"),
-        "num_key_value_heads": required(config, "num_attention_heads"),
-        "num_hidden_layers": required(config, "num_hidden_layers"),
-        "vocab_size": required(config, "vocab_size"),
-        "max_position_embeddings": config["max_position_embeddings"],
-        "rms_norm_eps": required(config, "rms_norm_eps"),
-        "attention_bias": False,
-        "tie_word_embeddings": tied(config),
-        **rope(config, config.get("rope_theta", 10000)),
-        **kept(config, "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id"),
-    }
+    return as_llama(config, required(config, "num_attention_heads"))
 
 
 def _normalises(config: Mapping[str, Any]) -> bool:

@@ -9,29 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mftrun.conversion.legacy import Legacy, kept, required, rope, tied
+from mftrun.conversion.legacy import Legacy, as_llama
 from mftrun.conversion.rules import Rule, grouped_rows, renamed
 from mftrun.conversion.sentencepiece_tokenizer import internlm2_tokenizer
 
 
 def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": config.get("hidden_act", "silu"),
-        "hidden_size": required(config, "hidden_size"),
-        "intermediate_size": required(config, "intermediate_size"),
-        "num_attention_heads": required(config, "num_attention_heads"),
-        "num_key_value_heads": _groups(config),
-        "num_hidden_layers": required(config, "num_hidden_layers"),
-        "vocab_size": required(config, "vocab_size"),
-        "max_position_embeddings": required(config, "max_position_embeddings"),
-        "rms_norm_eps": required(config, "rms_norm_eps"),
-        "attention_bias": bool(config.get("bias", False)),
-        "tie_word_embeddings": tied(config),
-        **rope(config, config.get("rope_theta", 10000), ("linear", "dynamic")),
-        **kept(config, "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id"),
-    }
+    return as_llama(config, _groups(config), ("linear", "dynamic"), bias=bool(config.get("bias", False)))
 
 
 def _groups(config: Mapping[str, Any]) -> int:

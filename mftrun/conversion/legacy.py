@@ -102,3 +102,36 @@ def tied(config: Mapping[str, Any]) -> bool:
 
 def _type(config: Mapping[str, Any]) -> str:
     return str(config.get("model_type"))
+
+
+def as_llama(
+    config: Mapping[str, Any], groups: int, rope_types: tuple[str, ...] = (), *, bias: bool = False
+) -> dict[str, Any]:
+    """The native config of an architecture that is Llama's under other names.
+
+    Args:
+        config: The legacy config.
+        groups: Key-value heads.
+        rope_types: Kinds of rotary scaling that the original has.
+        bias: Whether the projections of attention have biases.
+
+    Raises:
+        ConfigError: A key is missing, or its value means nothing to Llama.
+    """
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": config.get("hidden_act", "silu"),
+        "hidden_size": required(config, "hidden_size"),
+        "intermediate_size": required(config, "intermediate_size"),
+        "num_attention_heads": required(config, "num_attention_heads"),
+        "num_key_value_heads": groups,
+        "num_hidden_layers": required(config, "num_hidden_layers"),
+        "vocab_size": required(config, "vocab_size"),
+        "max_position_embeddings": required(config, "max_position_embeddings"),
+        "rms_norm_eps": required(config, "rms_norm_eps"),
+        "attention_bias": bias,
+        "tie_word_embeddings": tied(config),
+        **rope(config, config.get("rope_theta", 10000), rope_types),
+        **kept(config, "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id"),
+    }
