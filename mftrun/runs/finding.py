@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mftrun.errors import ConfigError
+from mftrun.paths import CONFIG_FILE, FAILURE
 from mftrun.runs.reading import (
     CHECKPOINTS,
-    CONFIG_NAME,
-    FAILURE_NAME,
     RunFolder,
     training_runs,
 )
@@ -20,7 +19,7 @@ from mftrun.tracking.jsonl import METRICS_NAME
 from mftrun.tracking.summary import SUMMARY_NAME
 
 SWEEP_FILE = "multirun.yaml"
-_SIGNS = (METRICS_NAME, CONFIG_NAME, SUMMARY_NAME, FAILURE_NAME, CHECKPOINTS, ".hydra")
+_SIGNS = (METRICS_NAME, CONFIG_FILE, SUMMARY_NAME, FAILURE, CHECKPOINTS, ".hydra")
 
 
 def find_runs(patterns: str | Iterable[str]) -> list[RunFolder]:

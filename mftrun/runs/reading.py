@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mftrun.lock import is_locked
+from mftrun.paths import CONFIG_FILE, FAILURE
 from mftrun.runs.records import Records, number
 from mftrun.tracking.jsonl import METRICS_NAME
 from mftrun.tracking.summary import SUMMARY_NAME
 
-CONFIG_NAME = "config.yaml"
-FAILURE_NAME = "failure.json"
 LOG_NAME = "mftrun.log"
 CHECKPOINTS = "checkpoints"
 
@@ -97,7 +96,7 @@ class RunFolder:
     @cached_property
     def config(self) -> Mapping[str, Any] | None:
         """The resolved configuration; None where it is missing or broken."""
-        loaded = _yaml(self.path / CONFIG_NAME)
+        loaded = _yaml(self.path / CONFIG_FILE)
         return loaded if isinstance(loaded, Mapping) else None
 
     @cached_property
@@ -122,7 +121,7 @@ class RunFolder:
     @cached_property
     def failure(self) -> Failure | None:
         """Why its last attempt failed, if it did."""
-        return Failure.read(self.path / FAILURE_NAME)
+        return Failure.read(self.path / FAILURE)
 
     @cached_property
     def records(self) -> Records:
@@ -179,7 +178,7 @@ class RunFolder:
     @cached_property
     def faults(self) -> list[str]:
         """Files that are there and cannot be read."""
-        found = ((CONFIG_NAME, self.config), (SUMMARY_NAME, self.summary))
+        found = ((CONFIG_FILE, self.config), (SUMMARY_NAME, self.summary))
         broken = [name for name, content in found if content is None and (self.path / name).is_file()]
         metrics = self.path / METRICS_NAME
         if metrics.is_file() and not self.latest.rows and metrics.stat().st_size > 0:

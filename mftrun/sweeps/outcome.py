@@ -18,8 +18,6 @@ from mftrun.files import write_json
 from mftrun.paths import CONFIG_FILE, FAILURE, SUMMARY
 from mftrun.training.pruning import PRUNED
 
-_METRICS = "metrics.jsonl"
-
 log = logging.getLogger(__name__)
 
 
@@ -123,9 +121,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _records(run_dir: Path) -> list[dict[str, Any]]:
-    from mftrun.tracking.jsonl import read
+    from mftrun.tracking.jsonl import METRICS_NAME, read
 
-    path = run_dir / _METRICS
+    path = run_dir / METRICS_NAME
     return read(path) if path.exists() else []
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from mftrun.tracking.jsonl import METRICS_NAME
 from mftrun.training.stopping import MEAN, WORST, losses_of, watched_loss
 
 ANY = "any"
@@ -18,7 +19,6 @@ PRUNED = "pruned"
 Curve = Mapping[int, Mapping[str, float]]
 """Step → task → validation loss; infinite where it was not finite."""
 
-_METRICS = "metrics.jsonl"
 _EVALUATED = b'"valid/loss'
 
 
@@ -88,8 +88,8 @@ class Pruner:
         """
         if step < self.rule.warmup:
             return None
-        own = {**_curve(self.run_dir / _METRICS), step: _finite(losses)}
-        files = sorted(self.run_dir.parent.glob(f"*/{_METRICS}"))
+        own = {**_curve(self.run_dir / METRICS_NAME), step: _finite(losses)}
+        files = sorted(self.run_dir.parent.glob(f"*/{METRICS_NAME}"))
         others = [_curve(path) for path in files if path.parent != self.run_dir]
         return self.rule.verdict(own, others, step)
 
