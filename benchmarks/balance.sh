@@ -22,7 +22,7 @@ if [ ! -d "$work/tokens" ]; then
 fi
 
 "$python" -m mftrun -m experiment=balance "data.tokenized=$work/tokens" tracker=local \
-    loss=token_mean,mft,self_paced,coba,famo seed=1,2,3 "hydra.sweep.dir=$work/sweep"
+    loss=token_mean,mft,self_paced,coba,famo seed=1,2,3 "output_dir=$work/sweep"
 
 # One model per task. A row per step is about what the task has of a step of the mixture: what differs is the company.
 for task in $names; do

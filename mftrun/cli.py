@@ -24,11 +24,12 @@ from mftrun.errors import ConfigError
 from mftrun.explain import explanation
 from mftrun.files import write_atomically
 from mftrun.launch.logs import silence_imports
+from mftrun.launch.signals import leave_when_told
 from mftrun.lock import LOCK, locked
 from mftrun.paths import CONFIG_FILE, NEVER, resource_dir
 from mftrun.rerun import config_name
 from mftrun.sweeps.asked import MULTIRUN
-from mftrun.sweeps.sweep import Sweep, register_sweeper
+from mftrun.sweeps.sweep import Sweep, refuse_unusable, register_sweeper
 
 # Importing this module is what a launcher's worker does on another machine: it must know our resolvers.
 hydra_plugin.register()
@@ -59,9 +60,11 @@ class Job(Protocol):
 def main() -> None:
     """Runs `python -m mftrun` with `sys.argv`; exits with 1 after an error, 130 after Ctrl-C."""
     sys.argv[1:] = own_arguments(sys.argv[1:])
+    leave_when_told(os.environ)
     silence_imports()
     with _errors_reach_us(), followers_told(sys.argv[1:]):
         try:
+            refuse_unusable(sys.argv[1:])
             _lead_or_follow(sys.argv[1:])
             with Sweep():
                 _hydra_main(config_name(sys.argv[1:]))()
@@ -129,13 +132,14 @@ def _run(cfg: DictConfig, run_dir: Path) -> float | None:
         cfg.resume = _resume(cfg.resume, run_dir)
         config, job = _checked(cfg, run_dir)
         if _in_sweep() and (earlier := outcome.finished(run_dir, config)) is not None:
+            outcome.forget_failure(run_dir)
             _log.info("finished before: %s", run_dir)
             return earlier.metric
         outcome.forget_failure(run_dir)
         _save(config, run_dir)
         note_slurm_job(run_dir, os.environ)
         metric = job.run(config, run_dir)
-        outcome.note_finish(run_dir, metric)
+        outcome.note_finish(run_dir, metric, in_sweep=_in_sweep())
     return metric
 
 

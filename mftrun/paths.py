@@ -70,7 +70,7 @@ def sweep_dir(
     resume: Any = None,
     output_dir: Any = None,
     overrides: Sequence[str] = (),
-    params: Mapping[str, Any] | None = None,
+    sweeper: Mapping[str, Any] | None = None,
 ) -> str:
     """Directory of a multirun, made if it is new. Registered as the resolver `sweep_dir`.
 
@@ -80,7 +80,7 @@ def sweep_dir(
             is one.
         output_dir: An explicit directory; it wins over the name.
         overrides: What the sweep was asked for (`hydra.overrides.task`).
-        params: What its sweeper adds (`hydra.sweeper.params`).
+        sweeper: What makes jobs of them (`hydra.sweeper`).
 
     Raises:
         ConfigError: The directory cannot be written, or holds a sweep although `resume` is `never`.
@@ -91,7 +91,7 @@ def sweep_dir(
         if resume == NEVER and (path / MULTIRUN).exists():
             raise ConfigError("resume", f"{path} holds a sweep; choose another output_dir for a new one")
         return str(path)
-    same = None if resume == NEVER else _newest_sweep(parent, Asked.of(overrides, params))
+    same = None if resume == NEVER else _newest_sweep(parent, Asked.of(overrides, sweeper))
     return str(_new(parent) if same is None else _writable(same))
 
 
@@ -111,7 +111,7 @@ def job_subdir(number: int, overrides: str, sweep: str | None = None) -> str:
     """
     asked = None if sweep is None else Asked.read(Path(sweep))
     # Where there is no note, the command line tells; on another machine it is not ours.
-    swept = (asked or Asked.of([one for one in sys.argv[1:] if not one.startswith("-")], None)).swept()
+    swept = (asked or Asked.of([one for one in sys.argv[1:] if not one.startswith("-")])).swept()
     keys = ((one, one.partition("=")[0].lstrip("+")) for one in overrides.split(","))
     chosen = (one for one, key in keys if (key in swept if swept else key not in _HOW))
     short = (_last_component(override) for override in chosen)

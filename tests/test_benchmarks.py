@@ -19,7 +19,7 @@ def test_tables_and_picture_of_a_sweep(tmp_path):
     for name in ("long", "short"):
         write_task(tmp_path / "data", name, 30)
     tasks = f"data.paths=[{tmp_path}/data/long,{tmp_path}/data/short]"
-    mftrun(tmp_path, "-m", tasks, "loss=mft,lbtw", "hydra.sweep.dir=sweep")
+    mftrun(tmp_path, "-m", tasks, "loss=mft,lbtw", "output_dir=sweep")
     alone = ["sampler=weights", "sampler.weights.short=0"]
     mftrun(tmp_path, tasks, *alone, "output_dir=single/long")
     (tmp_path / "sweep" / "unfinished" / ".hydra").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -9,6 +10,8 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,12 @@ from runs import overrides_for
 
 from mftrun import cli
 from mftrun.compose import compose
-from mftrun.errors import ConfigError
+from mftrun.errors import ConfigError, MftrunError
 from mftrun.lock import is_locked, locked
 from mftrun.paths import job_subdir, resource_dir, sweep_dir
 from mftrun.schema import check
 from mftrun.sweeps.asked import Asked
-from mftrun.sweeps.outcome import finished
+from mftrun.sweeps.outcome import Finished, finished
 from mftrun.sweeps.sweep import Sweep, Tally
 from mftrun.training.pruning import MedianRule, Pruner
 from mftrun.training.stopping import EarlyStopping
@@ -153,7 +156,8 @@ def test_the_newest_sweep_that_was_asked_for_the_same_is_taken() -> None:
     assert sweep_dir("a", None, None, ["seed=1,2"]) == made[1]
     assert sweep_dir("a", None, None, ["seed=1,2", "loss=coba"]) == made[2]
     assert sweep_dir("a", None, None, ["seed=2,1"]) not in made
-    assert sweep_dir("a", None, None, ["seed=1,2"], {"loss": "mft"}) not in made
+    assert sweep_dir("a", None, None, ["seed=1,2"], {"params": {"loss": "mft"}}) not in made
+    assert sweep_dir("a", None, None, ["seed=1,2"], {"_target_": "Optuna"}) not in made
     assert sweep_dir("b", None, None, ["seed=1,2"]) not in made
 
 
@@ -173,6 +177,27 @@ def test_a_sweep_that_runs_is_not_joined(run_cli: RunCli, capfd: pytest.CaptureF
     assert ran() == []
 
 
+def test_a_folder_of_hydra_alone_is_refused(run_cli: RunCli, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("-m", "seed=1,2", "hydra.sweep.dir=here") == 1
+    assert "hydra.sweep.dir: does not say where a sweep goes; say output_dir=here" in capfd.readouterr().err
+    assert not Path("here").exists()
+    assert run_cli("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "seed=1,2") == 1
+    assert "hydra/sweeper/sampler: grid is what a sweep without Optuna runs" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("age", [0, 60])
+def test_an_old_failure_is_not_of_this_command(folder: Path, age: int) -> None:
+    time = (datetime.now(UTC) - timedelta(seconds=age)).isoformat(timespec="seconds")
+    with (
+        pytest.raises(MftrunError, match="1 jobs of the sweep") if age == 0 else nullcontext(),
+        Sweep() as sweep,
+    ):
+        sweep._place("x", None, "here", ["seed=1,2"], None)
+        (folder / "here" / "0_seed=1" / ".hydra").mkdir(parents=True)
+        failure = {"message": "it came to nothing", "time": time}
+        (folder / "here" / "0_seed=1" / "failure.json").write_text(json.dumps(failure))
+
+
 def test_a_folder_that_is_named_may_get_more_jobs_but_no_others(
     run_cli: RunCli, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +206,7 @@ def test_a_folder_that_is_named_may_get_more_jobs_but_no_others(
     assert ran() == ["1 None", "2 None"]
     assert run_cli("-m", "seed=choice(1)", "output_dir=here", "train.max_steps=9") == 1
     assert "holds a finished job with other settings (train.max_steps: " in capfd.readouterr().err
+    assert run_cli("-m", "seed=1,2", "output_dir=here") == 0  # of which nothing is left
     assert run_cli("-m", "seed=1,2", "output_dir=here", "resume=never") == 1
     assert "resume: " in capfd.readouterr().err
     assert ran() == []
@@ -207,23 +233,40 @@ def test_the_metric_of_a_job_killed_at_its_very_end_is_measured(tmp_path: Path) 
     lines = [{"step": step, "valid/loss/a": a, "valid/loss/b": b} for step, a, b in losses]
     lines.append({"step": 3, "pruned": 1.0})
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    found = finished(tmp_path, config)
-    assert found is not None
-    assert (found.metric, found.pruned) == (3.0, 3)
+    assert finished(tmp_path, config) == Finished(3.0, 3)
+    lines.append({"step": 4, "valid/loss/a": 9.0, "valid/loss/b": 9.0})  # it was told to go on
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert finished(tmp_path, config) == Finished(3.0, None)
+
+
+def test_a_pruned_job_is_not_taken_for_one_with_other_rules(tmp_path: Path) -> None:
+    config = compose([])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    changed = copy.deepcopy(config)
+    changed["evaluation"]["pruning"]["warmup"] = 7
+    for pruned in (None, 4):
+        (tmp_path / "summary.json").write_text(json.dumps({"metric": 1.0, "pruned": pruned}))
+        assert finished(tmp_path, config) == Finished(1.0, pruned)
+        if pruned is None:
+            assert finished(tmp_path, changed) == Finished(1.0, None)
+    with pytest.raises(ConfigError, match=r"evaluation\.pruning\.warmup: 0 -> 7"):
+        finished(tmp_path, changed)
 
 
 # --- folders and keys -------------------------------------------------------------------------------------
 
 
 def test_what_was_asked_for_is_read_back(tmp_path: Path) -> None:
-    asked = Asked.of(["loss=mft,coba", "+a.b=choice(1,2)", "name=x"], {"lr": "tag(log, interval(1, 2))"})
+    asked = Asked.of(
+        ["loss=mft,coba", "+a.b=choice(1,2)", "name=x"], {"params": {"lr": "tag(log, interval(1, 2))"}}
+    )
     asked.note(tmp_path)
     read = Asked.read(tmp_path)
     assert read == asked
     assert asked.swept() == {"loss", "a.b", "lr"}
     assert job_subdir(3, "+a.b=1,loss=mft,lr=1.5,name=x", str(tmp_path)) == "3_b=1_loss=mft_lr=1.5"
-    assert asked.is_same(Asked.of([*asked.overrides, "resume=never"], asked.params))
-    assert not asked.is_same(Asked.of(asked.overrides, None))
+    assert asked.is_same(Asked.of([*asked.overrides, "resume=never"], {**asked.sweeper, "n_trials": 3}))
+    assert not asked.is_same(Asked.of(asked.overrides))
     for broken in ("{", "[]", "hydra: 3", "hydra: {overrides: 1}"):
         (tmp_path / "multirun.yaml").write_text(broken)
         assert Asked.read(tmp_path) is None
@@ -388,11 +431,17 @@ def test_a_sweep_prunes_and_goes_on_past_what_is_done(tasks_dir: Path, folder: P
     assert (good["steps"], good["pruned"]) == (6, None)
     assert (bad["steps"], bad["pruned"]) == (2, 2)
     assert good["metric"] < bad["metric"]
-    assert "stopping early: pruned, as others of the sweep do better: mean loss" in done.stdout
+    assert "others of the sweep do better: mean loss" in done.stdout
+    assert "stopping early: pruned at step 2" in done.stdout
     assert "finished 2 (pruned 1), failed 0" in done.stdout
     again = mftrun(folder, *arguments)
     assert again.returncode == 0, again.stdout
     assert again.stdout.count("finished before: ") == 2
+    (worse,) = folder.glob("runs/sweeps/*/*/1_*/summary.json")
+    worse.unlink()  # killed while the model was written
+    third = mftrun(folder, *arguments)
+    assert "resumed at step 2" in third.stdout, third.stdout
+    assert [summary_of(worse)[key] for key in ("steps", "pruned", "metric")] == [2, 2, bad["metric"]]
 
 
 def summary_of(path: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 from mftrun.errors import ConfigError
 
 # What the command line itself acts on, whatever the job.
-_ALWAYS = frozenset({"job", "hydra", "name", "output_dir", "rerun", "allowed_targets"})
+_ALWAYS = frozenset({"job", "hydra", "name", "output_dir", "rerun", "allowed_targets", "cluster", "sweep"})
+_NEW_SWEEP = "resume=never"
 _KEY = re.compile(r"[+~]*([^=/@]+)")
 
 
@@ -32,7 +33,7 @@ def refuse_unread(job: Any, overrides: Sequence[str]) -> None:
     own = {field.name for field in fields(job)} if is_dataclass(job) else set()
     for override in overrides:
         key = _key(override)
-        if not _is_below(key, _ALWAYS | reads | own):
+        if override != _NEW_SWEEP and not _is_below(key, _ALWAYS | reads | own):
             raise ConfigError(
                 key, f"{override} would do nothing, as this job does not read {key}{_of_group(key, reads)}"
             )

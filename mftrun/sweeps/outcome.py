@@ -47,17 +47,19 @@ def finished(run_dir: Path, config: Mapping[str, Any]) -> Finished | None:
     summary = _read(run_dir / SUMMARY)
     if summary is None:
         return None
-    _refuse_other(run_dir, config)
+    _refuse_other(run_dir, config, pruned=summary.get(PRUNED) is not None)
     if "metric" in summary:
         return Finished(summary["metric"], summary.get(PRUNED))
     return _measured(run_dir, config)  # killed before it was noted
 
 
-def note_finish(run_dir: Path, metric: float | None) -> None:
-    """Adds to the summary of a run, where there is one, what a sweep goes by."""
+def note_finish(run_dir: Path, metric: float | None, *, in_sweep: bool) -> None:
+    """Adds to the summary of a run what a sweep goes by; a job of a sweep gets one in any case."""
     summary = _read(run_dir / SUMMARY)
     if summary is None:
-        return
+        if not in_sweep:
+            return
+        summary = {}
     try:
         write_json(run_dir / SUMMARY, {**summary, "metric": metric, PRUNED: _pruned(_records(run_dir))})
     except OSError as error:  # the job is done all the same, and the metric can be had from its records
@@ -90,11 +92,14 @@ def forget_failure(run_dir: Path) -> None:
     (run_dir / FAILURE).unlink(missing_ok=True)
 
 
-def _refuse_other(run_dir: Path, config: Mapping[str, Any]) -> None:
+def _refuse_other(run_dir: Path, config: Mapping[str, Any], *, pruned: bool) -> None:
+    from mftrun.nested import changed
     from mftrun.training.changes import changed_keys
 
     saved = _load(run_dir / CONFIG_FILE)
     changes = {} if saved is None else changed_keys(saved, config)
+    if saved is not None and pruned:  # what ended it must be what would end it now
+        changes |= changed(_rules(saved), _rules(config))
     if changes:
         listed = ", ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
         raise ConfigError(
@@ -102,6 +107,10 @@ def _refuse_other(run_dir: Path, config: Mapping[str, Any]) -> None:
             f"{run_dir} holds a finished job with other settings ({listed}); choose another output_dir, "
             "or start a new sweep with resume=never",
         )
+
+
+def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"evaluation": {"pruning": config.get("evaluation", {}).get("pruning")}}
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -128,7 +137,9 @@ def _records(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _pruned(records: list[dict[str, Any]]) -> int | None:
-    return next((record["step"] for record in reversed(records) if PRUNED in record), None)
+    """Step at which a run was pruned; not of one that went on from there, as it was asked to."""
+    last = records[-1]["step"] if records else None
+    return next((last for record in reversed(records) if PRUNED in record and record["step"] == last), None)
 
 
 def _measured(run_dir: Path, config: Mapping[str, Any]) -> Finished:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,13 @@ from mftrun.paths import CONFIG_FILE, sweep_dir
 from mftrun.sweeps.asked import Asked
 
 if TYPE_CHECKING:
-    from mftrun.runs.reading import RunFolder
+    from mftrun.runs.reading import Failure, RunFolder
 
 STUDY = "study.json"
 """File in a sweep's folder: what Optuna chose for each job."""
 
+_FOLDER = "hydra.sweep.dir"
+_SAMPLER = "hydra/sweeper/sampler"
 _OPTUNA = "hydra_plugins.mftrun.OptunaSweeper"
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,11 @@ class Tally:
         )
 
     @property
+    def tried(self) -> tuple[RunFolder, ...]:
+        """Those that may say what failed: one that is finished, too, if other settings were asked for."""
+        return (*self.failed, *self.finished)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is no job yet."""
         return not (self.finished or self.failed or self.running or self.begun)
@@ -72,12 +80,13 @@ class Sweep:
     """Registers itself as what finds the folder of a sweep; holds that folder until it exits.
 
     Attributes:
-        folder: Of the sweep; None in a process that runs none, or one whose folder Hydra was told.
+        folder: Of the sweep; None in a process that runs none.
     """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self._held = ExitStack()
+        self._begun = datetime.now(UTC).replace(microsecond=0)
 
     def __reduce__(self) -> tuple[type[Sweep], tuple[()]]:
         """Launchers take the resolvers along to other machines; there it holds nothing."""
@@ -104,9 +113,9 @@ class Sweep:
         resume: Any,
         output_dir: Any,
         overrides: Sequence[str],
-        params: Mapping[str, Any] | None,
+        sweeper: Mapping[str, Any] | None,
     ) -> str:
-        path = Path(sweep_dir(name, resume, output_dir, overrides, params))
+        path = Path(sweep_dir(name, resume, output_dir, overrides, sweeper))
         tally = Tally.of(path)
         if is_locked(path) or tally.running:
             raise ConfigError(
@@ -122,7 +131,7 @@ class Sweep:
                 "again (resume=never starts another sweep)",
                 *(path, len(tally.finished), len(tally.begun), len(tally.failed)),
             )
-        asked = Asked.of(overrides, params)
+        asked = Asked.of(overrides, sweeper)
         if not asked.is_same(Asked.read(path)):
             (path / STUDY).unlink(missing_ok=True)  # in a folder that was named and holds another sweep's
         asked.note(path)
@@ -141,13 +150,34 @@ class Sweep:
         )
         if error is None or isinstance(error, Exception):
             _compare(self.folder, tally)
-        if tally.failed and (error is None or _is_of_sweeper(error, tally)):
-            first = tally.failed[0]
-            assert first.failure is not None, "its state says so"
+        broken = {job.name: why for job in tally.tried if (why := job.failure) and self._is_new(why)}
+        if broken and (error is None or _is_of_sweeper(error, tally, broken)):
+            name, why = next(iter(broken.items()))
             raise MftrunError(
-                f"{len(tally.failed)} jobs of the sweep in {self.folder} failed; the first: {first.name}: "
-                f"{first.failure.message}"
+                f"{len(broken)} jobs of the sweep in {self.folder} failed; the first: {name}: {why.message}"
             ) from error
+
+    def _is_new(self, failure: Failure) -> bool:
+        """Whether it is of this command; one that submits leaves what jobs have failed of before."""
+        return failure.time is None or datetime.fromisoformat(failure.time) >= self._begun
+
+
+def refuse_unusable(arguments: Sequence[str]) -> None:
+    """Refuses what Hydra would take and a sweep here cannot use.
+
+    Args:
+        arguments: The command line.
+
+    Raises:
+        ConfigError: It names a folder that nothing here would hold, count or compare, or Optuna's grid, which
+            is in another order each time.
+    """
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key == _FOLDER:
+            raise ConfigError(_FOLDER, f"does not say where a sweep goes; say output_dir={value or 'DIR'}")
+        if (key, value) == (_SAMPLER, "grid"):
+            raise ConfigError(_SAMPLER, "grid is what a sweep without Optuna runs: -m KEY=A,B OTHER=C,D")
 
 
 def register_sweeper() -> None:
@@ -181,9 +211,9 @@ def _is_job(path: Path) -> bool:
     return (path / CONFIG_FILE).exists() or (path / ".hydra").is_dir()
 
 
-def _is_of_sweeper(error: BaseException, tally: Tally) -> bool:
+def _is_of_sweeper(error: BaseException, tally: Tally, broken: Collection[str]) -> bool:
     """Optuna's complaint that no trial has a value says less than what the jobs failed of."""
-    return isinstance(error, ValueError) and not tally.finished
+    return isinstance(error, ValueError) and all(job.name in broken for job in tally.finished)
 
 
 def _compare(folder: Path, tally: Tally) -> None:

@@ -184,7 +184,9 @@ def _run_id(run: RunInfo) -> str:
     path = run.run_dir / _ID_NAME
     if run.resumed_step is not None and path.exists():
         return path.read_text().strip()
-    made = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    # The jobs of a sweep share an environment, and are runs of their own.
+    assigned = os.environ.get("WANDB_RUN_ID") if run.group is None else None
+    made = assigned or secrets.token_hex(4)
     write_atomically(path, made + "\n")
     return made
 

@@ -104,6 +104,7 @@ class Progress:
         rolled_back_at: The step after which they last went back; None if they never did. From then on the
             model is not the one that was evaluated at that step.
         evaluated_at: Step of the newest evaluation, -1 before the first.
+        pruned: Step at which the run ended, as others of its sweep do better; None if it did not.
     """
 
     step: int = 0
@@ -119,6 +120,7 @@ class Progress:
     rollback: int | None = None
     rolled_back_at: int | None = None
     evaluated_at: int = -1
+    pruned: int | None = None
 
     def freeze(self, tasks: Iterable[str]) -> None:
         """Notes that tasks are not trained from the next global batch on; of one that is frozen, nothing."""

@@ -107,9 +107,9 @@ def _evaluations(lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, float]
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:  # torn, or not yet whole
+            yield int(record["step"]), _finite(losses_of(record))
+        except (ValueError, TypeError, KeyError):  # torn, not yet whole, or of another program
             continue
-        yield record["step"], _finite(losses_of(record))
 
 
 def _finite(losses: Mapping[str, float | None]) -> dict[str, float]:

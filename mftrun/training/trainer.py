@@ -92,7 +92,6 @@ class Trainer:
         self._saved_step = -1
         self._no_data: MftrunError | None = None
         self._pruner = _pruner(evaluation, parts.saver.checkpoints.folder.parent)
-        self._pruned: str | None = None
         self._used_weights = parts.objective.task_weights()
 
     def restore(self, checkpoint: Path) -> None:
@@ -209,8 +208,8 @@ class Trainer:
         """Why there is nothing left to train, None as long as there is."""
         if self.parts.early_stopping.exhausted(self.progress):
             return f"no improvement in {self.progress.overall.stale} evaluations"
-        if self._pruned is not None:
-            return f"pruned, as others of the sweep do better: {self._pruned}"
+        if self._pruner is not None and self.progress.pruned is not None:
+            return f"pruned at step {self.progress.pruned}, as others of the sweep do better"
         if self.progress.frozen and not self.parts.objective.task_weights().any():
             return "all tasks that have a weight are frozen"
         return None
@@ -287,7 +286,8 @@ class Trainer:
             return
         why = self._pruner.verdict(step, losses) if ranks.is_main else None
         if ranks.any(why is not None):
-            self._pruned = why or ""
+            self.progress.pruned = step
+            log.info("others of the sweep do better: %s", why)
             self.parts.tracker.log(step, {PRUNED: 1.0})
 
     def _freeze(self, verdict: Verdict) -> None:

@@ -176,12 +176,13 @@ def test_names_given_win_over_the_runs_own(tmp_path):
     assert (run.display_name, run.run_group) == ("mine", "ours")
 
 
-def test_a_sweep_agents_run_id_is_used(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("group", "is_used"), [(None, True), ("losses", False)])
+def test_a_sweep_agents_run_id_is_used_but_by_one_run(tmp_path, monkeypatch, group, is_used):
     monkeypatch.setenv("WANDB_RUN_ID", "agent123")
     tracker = Wandb(mode="disabled")
-    tracker.start(info(tmp_path))
+    tracker.start(info(tmp_path, group=group))
     tracker.finish(None, 0)
-    assert (tmp_path / "wandb_id").read_text() == "agent123\n"
+    assert ((tmp_path / "wandb_id").read_text() == "agent123\n") == is_used
 
 
 def login_by_key(monkeypatch, home):
