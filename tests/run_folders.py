@@ -3,6 +3,7 @@
 import datetime
 import fcntl
 import json
+import pickle
 from contextlib import contextmanager
 
 import yaml
@@ -61,6 +62,18 @@ def write_run(path, config=None, records=(), summary=None, choices=None, slurm=N
         (path / ".hydra").mkdir(exist_ok=True)
         (path / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": node}))
     return path
+
+
+def submit(sweep, job_id, number, log=None):
+    """What submitit leaves of a job that it hands to Slurm, and of one that has said something."""
+    array, folder = sweep / ".submitit" / job_id.partition("_")[0], sweep / ".submitit" / job_id
+    for path in (array, folder):
+        path.mkdir(parents=True, exist_ok=True)
+    (array / f"{array.name}_submission.sh").touch()
+    (folder / f"{job_id}_submitted.pkl").write_bytes(pickle.dumps(["seed=1", f"job_id_for_{number}"]))
+    if log is not None:
+        (folder / f"{job_id}_0_log.out").write_text(log)
+    return folder
 
 
 def done(steps=40, seconds=80.0, **more):

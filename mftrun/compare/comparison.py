@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mftrun.compare.result import RunResult, as_json
 from mftrun.compare.seeds import SeedGroup, seed_groups
 from mftrun.compare.settings import Settings, differing
-from mftrun.runs.finding import common_folder, label_of
+from mftrun.runs.finding import Found, common_folder, label_of
 from mftrun.runs.reading import RunFolder
+from mftrun.runs.submitted import without_folder
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Comparison:
         results: What each came to, in the same order.
         tasks: All tasks of any of them.
         groups: Those that differ in the seed only, together; empty where there are none.
+        absent: Jobs of the same sweeps that Slurm was given and that have no folder yet, by their Slurm ids.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Comparison:
     results: Sequence[RunResult]
     tasks: Sequence[str]
     groups: Sequence[SeedGroup]
+    absent: Sequence[str] = ()
 
     @staticmethod
     def of(runs: Sequence[RunFolder]) -> Comparison:
@@ -47,6 +50,23 @@ class Comparison:
         tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
         return Comparison(folder, runs, results, tasks, seed_groups(results, tasks))
 
+    @staticmethod
+    def of_found(found: Found) -> Comparison:
+        """Reads the runs of what a user means.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        absent = [one.job_id for sweep in found.sweeps for one in without_folder(sweep)]
+        return replace(Comparison.of(found.training_runs()), absent=absent)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of all of them."""
+        if not self.absent:
+            return []
+        return [f"not begun, and so not here: Slurm jobs {', '.join(self.absent)}; see job=status"]
+
     @property
     def setting_keys(self) -> list[str]:
         """The settings that differ between runs."""
@@ -58,6 +78,7 @@ class Comparison:
             "folder": str(self.folder),
             "tasks": list(self.tasks),
             "runs": [as_json(result) for result in self.results],
+            "not_begun": list(self.absent),
             "seeds": [{**asdict(group), "settings": dict(group.settings)} for group in self.groups],
         }
 

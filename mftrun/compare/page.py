@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -15,6 +16,8 @@ from mftrun.compare.curves import curve_data
 from mftrun.compare.result import RunResult
 
 _PARTS = Path(__file__).parent / "parts"
+_LONG_NAME = 10
+_BETWEEN = re.compile(r"[_./-]")
 
 
 def page(comparison: Comparison, made: datetime.datetime) -> str:
@@ -64,7 +67,8 @@ def _counted(number: int, what: str) -> str:
 
 
 def _notes(comparison: Comparison) -> str:
-    lines = [
+    lines = [f"<li>{escape(note)}</li>" for note in comparison.notes]
+    lines += [
         f"<li><b>{escape(one.label)}</b> {escape(note)}</li>"
         for one in comparison.results
         for note in one.notes
@@ -116,8 +120,13 @@ def _sort_key(cell: str) -> object:
         return cell
 
 
+def _breakable(name: str) -> str:
+    """A long name may go over several lines, so that more columns are seen."""
+    return _BETWEEN.sub(r"\g<0><wbr>", escape(name)) if len(name) > _LONG_NAME else escape(name)
+
+
 def _table(name: str, heads: Iterable[str], rows: Iterable[str]) -> str:
-    head = "".join(f'<th scope="col"><button>{escape(one)}</button></th>' for one in heads)
+    head = "".join(f'<th scope="col"><button>{_breakable(one)}</button></th>' for one in heads)
     return (
         f'<div class="wide"><table id="{name}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -57,15 +57,18 @@ class SeedGroup:
 def seed_groups(results: Sequence[RunResult], tasks: Sequence[str]) -> list[SeedGroup]:
     """Finished runs by their settings without the seed, in the order of the first of each.
 
+    A run without a seed is of no group: its config cannot be read, or is of another version.
+
     Returns:
         Nothing where no two runs differ in their seed only: such a table would repeat the runs.
     """
     groups: dict[tuple[tuple[str, str], ...], list[RunResult]] = {}
     for result in results:
-        if result.state is State.FINISHED:  # one that was pruned did not have the others' steps
+        # One that was pruned did not have the others' steps.
+        if result.state is State.FINISHED and SEED in result.settings:
             groups.setdefault(_without_seed(result.settings), []).append(result)
     # Runs with one seed and one setting are repetitions, and would pretend to more seeds than there are.
-    kept = {key: list({one.settings.get(SEED): one for one in runs}.values()) for key, runs in groups.items()}
+    kept = {key: list({one.settings[SEED]: one for one in runs}.values()) for key, runs in groups.items()}
     if all(len(runs) < 2 for runs in kept.values()):
         return []
     return [_group(dict(key), runs, tasks) for key, runs in kept.items()]
@@ -80,7 +83,7 @@ def _group(settings: Settings, runs: Sequence[RunResult], tasks: Sequence[str]) 
     best = [run.best for run in runs if run.best is not None]
     return SeedGroup(
         settings=settings,
-        seeds=tuple(run.settings.get(SEED, "?") for run in runs),
+        seeds=tuple(run.settings[SEED] for run in runs),
         tasks={task: found for task, found in losses.items() if found is not None},
         mean=Estimate.of(one.mean for one in best),
         worst=Estimate.of(one.worst for one in best),

@@ -45,6 +45,7 @@ def notes(comparison: Comparison, width: int) -> list[str]:
     ]
     if others:
         told.append(f"of other tasks, so that their means do not compare: {', '.join(others)}")
+    told += comparison.notes
     return told + [f"{one.label}: {note}" for one in comparison.results for note in one.notes]
 
 

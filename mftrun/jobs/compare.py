@@ -46,13 +46,13 @@ class CompareJob:
             run_dir: The job's own folder; it is removed again.
 
         Raises:
-            MftrunError: There are no runs, or the files cannot be written.
+            MftrunError: There are no runs, the files cannot be written, or there are others of their names.
         """
         from mftrun.compare.comparison import Comparison
         from mftrun.compare.write import PAGE_NAME, show, write
-        from mftrun.runs import find_runs
+        from mftrun.runs import find
 
-        comparison = Comparison.of(find_runs(self.runs))
+        comparison = Comparison.of_found(find(self.runs))
         show(comparison)
         output = comparison.folder / PAGE_NAME if self.output is None else Path(self.output).expanduser()
         write(comparison, output)

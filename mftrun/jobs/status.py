@@ -31,16 +31,14 @@ class StatusJob:
             run_dir: The job's own folder; it is removed again.
 
         Raises:
-            ConfigError: There are no runs.
+            ConfigError: There are no runs, and no jobs that Slurm was given to run.
         """
         from rich.console import Console
 
-        from mftrun.runs import find_runs
+        from mftrun.runs import find
+        from mftrun.runs.console import show
         from mftrun.runs.status import lines, statuses, table
 
-        found = statuses(find_runs(self.runs), datetime.datetime.now(datetime.UTC))
-        console = Console()
-        console.print(table(found))
-        for line in lines(found):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        found = statuses(find(self.runs), datetime.datetime.now(datetime.UTC))
+        show(Console(), [table(found)], lines(found))
         leave_no_folder(run_dir)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import enum
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +64,7 @@ class Failure:
     @staticmethod
     def read(path: Path) -> Failure | None:
         """That of a file; None where there is none. A file that cannot be read is a failure all the same."""
-        if not path.is_file():
+        if not is_file(path):
             return None
         content = _json(path)
         if not isinstance(content, Mapping):
@@ -179,10 +180,12 @@ class RunFolder:
     def faults(self) -> list[str]:
         """Files that are there and cannot be read."""
         found = ((CONFIG_FILE, self.config), (SUMMARY_NAME, self.summary))
-        broken = [name for name, content in found if content is None and (self.path / name).is_file()]
+        broken = [name for name, content in found if content is None and is_file(self.path / name)]
         metrics = self.path / METRICS_NAME
-        if metrics.is_file() and not self.latest.rows and metrics.stat().st_size > 0:
+        if is_file(metrics) and not self.latest.rows and metrics.stat().st_size > 0:
             broken.append(METRICS_NAME)
+        if not os.access(self.path, os.R_OK | os.X_OK) and self.path.is_dir():
+            broken.append("the folder")
         return [f"{name} cannot be read" for name in broken]
 
     @property
@@ -216,14 +219,14 @@ class RunFolder:
         return by_epochs if limit is None else min(limit, by_epochs)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not one in a folder that may not be looked into."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path's own raises there)
+
+
 def whole(value: Any) -> int | None:
     """A whole number, or None for anything else that a file may hold."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def training_runs(paths: Iterable[Path]) -> list[RunFolder]:
-    """The folders, without those of other jobs."""
-    return [run for run in map(RunFolder.of, paths) if run.is_training]
 
 
 def _total_in_log(path: Path) -> int | None:
@@ -247,6 +250,8 @@ def _yaml(path: Path) -> Any:
     import yaml
 
     try:
-        return yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        loaded = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        json.dumps(loaded, default=str, skipkeys=True)  # what holds itself has no end
+    except Exception:  # a tag on what is none of its kind raises whatever it comes to
         return None
+    return loaded

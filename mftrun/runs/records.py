@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ VALID = "valid/loss"
 TRAIN = "train/loss"
 WEIGHT = "weight"
 
+_HIGHEST = 1e150
 _PACE_OVER = 20  # records: the pace of now, not of a slow start
 
 
@@ -110,8 +110,8 @@ class Records:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else that a file may hold."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number of which sums are finite, too, or None for anything else that a file may hold."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _HIGHEST
     return float(value) if good else None
 
 

@@ -17,10 +17,15 @@ Runner = Callable[[Sequence[str]], str]
 JOB_NAME = "slurm_job"
 """File in a run's folder with the id of the Slurm job that works or worked there."""
 
+SUBMITTED = ".submitit"
+"""Folder in that of a sweep: what it handed to Slurm, one folder for each job, named by its id."""
+
 _JOB_ID = re.compile(r"\d+(_\d+)?")
 _SECONDS = 15
+_UNKNOWN = "Invalid job id"
 _MOST_IDS = 200  # of one command line
-_SUBMITTED = ".submitit"
+_SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
+_SACCT = ("sacct", "-X", "--noheader", "--parsable2", "--format=JobID,State")
 _LIVE: Mapping[str, State] = MappingProxyType(
     {
         "PENDING": State.WAITING,
@@ -42,11 +47,13 @@ class SlurmJob:
         job_id: Such as `12` or `12_3`.
         state: Slurm's word for it, such as PENDING or TIMEOUT; None where Slurm does not know it any more.
         reason: Why it waits; None where it does not.
+        is_gone: Whether Slurm answers, and has it no more.
     """
 
     job_id: str
     state: str | None = None
     reason: str | None = None
+    is_gone: bool = False
 
     def __str__(self) -> str:
         return " ".join(
@@ -55,8 +62,15 @@ class SlurmJob:
 
 
 def run_command(command: Sequence[str]) -> str:
-    """Runs a command, at most 15 seconds long, whatever its exit status."""
+    """Runs a command, at most 15 seconds long.
+
+    Raises:
+        OSError: It is not installed.
+        subprocess.SubprocessError: It does not answer; that it knows none of the jobs is an answer.
+    """
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if not done.stdout and _UNKNOWN not in done.stderr:
+        done.check_returncode()
     return done.stdout
 
 
@@ -87,9 +101,11 @@ def note_slurm_job(run_dir: Path, environ: Mapping[str, str]) -> None:
 
 
 def submitted_ids(sweep_dir: Path) -> list[str]:
-    """The jobs that a sweep handed to Slurm, whether or not they have begun."""
+    """The jobs that a sweep handed to Slurm, whether or not they have begun, in the order of their ids."""
+    names = [path.name for path in (sweep_dir / SUBMITTED).glob("*") if _JOB_ID.fullmatch(path.name)]
+    arrays = {name.partition("_")[0] for name in names if "_" in name}  # their scripts are no jobs
     return sorted(
-        (path.name for path in (sweep_dir / _SUBMITTED).glob("*") if _JOB_ID.fullmatch(path.name)),
+        (name for name in names if name not in arrays),
         key=lambda name: [int(part) for part in name.split("_")],
     )
 
@@ -106,10 +122,11 @@ def slurm_jobs(ids: Sequence[str], run: Runner = run_command) -> dict[str, Slurm
     """
     found: dict[str, SlurmJob] = {}
     for some in _portions(ids):
-        found.update(_asked(["squeue", "--noheader", "--array", "--format=%i|%T|%r", f"--jobs={some}"], run))
-    for some in _portions([one for one in ids if one not in found]):
-        columns = "--format=JobID,State"
-        found.update(_asked(["sacct", "-X", "--noheader", "--parsable2", columns, f"--jobs={some}"], run))
+        told = _asked([*_SQUEUE, f"--jobs={','.join(some)}"], run)
+        if told is not None:
+            found |= {one: told.get(one, SlurmJob(one, is_gone=True)) for one in some}
+    for some in _portions([one for one in ids if one not in found or found[one].is_gone]):
+        found |= _asked([*_SACCT, f"--jobs={','.join(some)}"], run) or {}
     return {one: found.get(one, SlurmJob(one)) for one in ids}
 
 
@@ -129,15 +146,16 @@ def _own_id(environ: Mapping[str, str]) -> str | None:
     return f"{array}_{element}" if array and element else environ.get("SLURM_JOB_ID")
 
 
-def _portions(ids: Sequence[str]) -> list[str]:
-    return [",".join(ids[start : start + _MOST_IDS]) for start in range(0, len(ids), _MOST_IDS)]
+def _portions(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + _MOST_IDS] for start in range(0, len(ids), _MOST_IDS)]
 
 
-def _asked(command: Sequence[str], run: Runner) -> dict[str, SlurmJob]:
+def _asked(command: Sequence[str], run: Runner) -> dict[str, SlurmJob] | None:
+    """What it says of each job; None where it does not answer."""
     try:
         lines = run(command).splitlines()
     except (OSError, subprocess.SubprocessError, UnicodeError):
-        return {}
+        return None
     return {job.job_id: job for line in lines if (job := _job(line)) is not None}
 
 

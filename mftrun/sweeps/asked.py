@@ -40,7 +40,8 @@ class Asked:
     @property
     def params(self) -> Mapping[str, Any]:
         """What `hydra.sweeper.params` adds to the overrides."""
-        return self.sweeper.get("params", {})
+        params: Mapping[str, Any] = self.sweeper.get("params", {})
+        return params
 
     @classmethod
     def read(cls, folder: Path) -> Asked | None:

@@ -22,6 +22,23 @@ def test_both_jobs_look_on_and_leave_nothing_else(tmp_path):
     assert list((tmp_path / "runs").rglob("*.*")) == []
 
 
+@pytest.mark.parametrize("name", ["mine.html", "mine.json", "mine.csv"])
+def test_files_of_others_are_left_alone(tmp_path, name):
+    run = write_run(tmp_path / "run", settings(), [evaluation(10, a=2.0)], done())
+    job = CompareJob(str(run), str(tmp_path / "mine.html"))
+    (tmp_path / name).write_text('{"results": [1]}')
+    own = tmp_path / "own"
+    with pytest.raises(ConfigError, match=f"{name} is there already") as caught:
+        job.run({}, own)
+    assert caught.value.key == "output"
+    assert [path.name for path in tmp_path.glob("mine.*")] == [name]
+    (tmp_path / name).unlink()
+    for _ in range(2):  # its own it replaces
+        own.mkdir()
+        job.run({}, own)
+    assert len(list(tmp_path.glob("mine.*"))) == 3
+
+
 def test_an_output_that_is_no_page_is_refused():
     with pytest.raises(ConfigError, match=r"compare\.html"):
         CompareJob("runs", "table.csv")

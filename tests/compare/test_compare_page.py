@@ -16,7 +16,7 @@ from mftrun.compare.write import write
 from mftrun.runs import find_runs
 
 EVIL = "</script><script>alert(1)</script>&amp;'\"$title"
-VOID = {"meta", "input", "br"}
+VOID = {"meta", "input", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -179,6 +179,24 @@ def test_curves_are_drawn_hidden_and_shown(sweep):
         "only": [2, 2, 2],
         "all": [6, 6, 6],
     }
+
+
+@node
+@pytest.mark.parametrize(
+    ("last", "first", "points"),
+    [(50, 40.0, 5), (50, 4.2, 6), (0, 40.0, 6)],
+    ids=["high at first", "much the same", "one run ended early"],
+)
+def test_the_first_fifth_is_left_out_where_it_hides_the_rest(tmp_path, last, first, points):
+    for name, end in (("0_long", 50), ("1_other", last)):
+        losses = [first if step < 10 else 4 - step / 100 for step in range(0, end + 1, 10)]
+        records = [evaluation(10 * number, a=loss) for number, loss in enumerate(losses)]
+        write_run(tmp_path / name, settings(name=name), records)
+    write_page(tmp_path)
+    program = """
+        const path = byId.charts.all("path")[0].getAttribute("d");
+        return [byId.controls.late.checked, path.split("L").length];"""
+    assert browse(tmp_path / "compare.html", program) == [points < 6, points]
 
 
 @node

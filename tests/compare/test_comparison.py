@@ -6,14 +6,14 @@ import json
 
 import pytest
 from rich.console import Console
-from run_folders import done, evaluation, settings, training, write_run
+from run_folders import done, evaluation, settings, submit, training, write_run
 
 from mftrun.compare.columns import columns
 from mftrun.compare.comparison import Comparison
 from mftrun.compare.table import as_csv, notes, tables
 from mftrun.compare.write import compare_sweep, write
-from mftrun.errors import MftrunError
-from mftrun.runs import State, find_runs
+from mftrun.errors import ConfigError, MftrunError
+from mftrun.runs import State, find, find_runs
 
 
 def add(sweep, name, seed, loss, *evaluations, **summary):
@@ -70,6 +70,32 @@ def test_a_repeated_seed_is_no_further_seed(sweep):
     add(sweep, "3_again", 2, "mft", {"a": 9.0, "b": 9.0})
     mft = compared(sweep).groups[0]
     assert len(mft.seeds) == 2
+
+
+def test_a_run_whose_config_cannot_be_read_is_no_seed_of_others(sweep):
+    lost = add(sweep, "3_lost", 3, "mft", {"a": 900.0, "b": 900.0})
+    (lost / "config.yaml").write_text("{broken")
+    assert [(group.label, group.seeds) for group in compared(sweep).groups] == [
+        ("loss=mft", ("1", "2")),
+        ("loss=coba", ("1",)),
+    ]
+
+
+def test_submitted_jobs_that_have_not_begun_are_named(sweep):
+    submit(sweep, "7_1", number=1)
+    submit(sweep, "7_5", number=5)
+    comparison = Comparison.of_found(find(str(sweep)))
+    assert comparison.to_dict()["not_begun"] == ["7_5"]
+    told = "not begun, and so not here: Slurm jobs 7_5; see job=status"
+    assert told in notes(comparison, 120)
+    write(comparison, sweep / "compare.html")
+    assert told in (sweep / "compare.html").read_text()
+
+
+def test_a_sweep_that_waits_says_who_knows_more(tmp_path):
+    submit(tmp_path, "7_0", number=0)
+    with pytest.raises(ConfigError, match=f"job=status runs={tmp_path}"):
+        Comparison.of_found(find(str(tmp_path)))
 
 
 def test_the_best_of_each_column_is_marked(sweep):

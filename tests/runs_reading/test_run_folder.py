@@ -8,8 +8,11 @@ import sys
 import pytest
 from run_folders import START, done, evaluation, held, settings, training, write_run
 
-from mftrun.runs import RunFolder, State
+from mftrun.compare.comparison import Comparison
+from mftrun.compare.write import write
+from mftrun.runs import RunFolder, State, find
 from mftrun.runs.records import Records
+from mftrun.runs.status import statuses
 
 SOME = [evaluation(0, a=4.0, b=5.0), training(2, a=3.5, b=4.5), training(10, a=3.0, b=4.0)]
 
@@ -140,3 +143,35 @@ def test_it_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+HUGE = "1" + "0" * 400
+HOSTILE = {
+    "a number without a float": {"metrics": f'{{"step": 1, "valid/loss/a": {HUGE}}}'},
+    "a step without a float": {"metrics": f'{{"step": {HUGE}, "valid/loss/a": 1}}'},
+    "sums beyond floats": {"metrics": '{"step": 1, "valid/loss/a": 1.7e308, "valid/loss/b": 1.7e308}'},
+    "differences beyond floats": {
+        "metrics": '{"step": 1, "valid/loss/a": 1.7e308, "valid/loss/b": -1.7e308}'
+    },
+    "half a character": {"metrics": '{"step": 1, "valid/loss/\\ud800": 1}'},
+    "a huge summary": {"summary": f'{{"steps": {HUGE}, "seconds": {HUGE}, "tokens_per_second": {HUGE}}}'},
+    "no such time": {"config": "a: !!timestamp nope"},
+    "no such truth": {"config": "a: !!bool nope"},
+    "a config that holds itself": {"config": "a: &a\n  b: *a"},
+}
+FILES = {"metrics": "metrics.jsonl", "summary": "summary.json", "config": "config.yaml"}
+
+
+@pytest.mark.parametrize("files", HOSTILE.values(), ids=HOSTILE)
+def test_no_file_of_one_run_costs_what_is_known_of_others(tmp_path, files):
+    good = write_run(tmp_path / "0_good", settings(seed=1), [evaluation(10, a=2.0)], done())
+    bad = write_run(tmp_path / "1_\udcff", settings(seed=2), [evaluation(10, a=3.0)], done())
+    for kind, text in files.items():
+        (bad / FILES[kind]).write_text(text + "\n")
+    found = find(str(tmp_path))
+    comparison = Comparison.of_found(found)
+    write(comparison, tmp_path / "compare.html")
+    assert comparison.results[0].loss("a") == 2.0
+    assert json.loads((tmp_path / "compare.json").read_text())["runs"][0]["path"] == str(good)
+    stand = statuses(found, START, lambda command: "")
+    assert stand[0].valid == 2.0

@@ -109,9 +109,16 @@
     `${place ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 
   const lastStep = Math.max(0, ...data.runs.flatMap((run) => ["valid", "train"].map((kind) => (run[kind] ? run[kind].steps.at(-1) : 0))));
+  // The first fifth is left out at first where it takes more than half of the height, and no run has only that.
+  const hidesTheRest = () => {
+    const means = data.runs.map((_, run) => curve(run, "valid", null)).filter((points) => points.length);
+    const height = (points) => { const [low, high] = extent(points.map((point) => point[1]), false); return high - low; };
+    const late = means.map((points) => points.filter(([step]) => step >= lastStep / 5));
+    return late.length > 0 && late.every((points) => points.length > 1) && height(late.flat()) < height(means.flat()) / 2;
+  };
   const chart = (task, kinds) => {
     const logx = controls.logx.checked, logy = controls.logy.checked && !kinds.includes("weight");
-    const from = controls.late.checked ? lastStep / 5 : 0;
+    const from = controls.late.checked && !kinds.includes("weight") ? lastStep / 5 : 0;
     const curves = [];
     data.runs.forEach((_, run) => {
       if (hidden.has(run)) return;
@@ -125,7 +132,7 @@
     const [left, right] = extent(all.map((point) => point[0]), logx);
     const [low, high] = extent(all.map((point) => point[1]), logy);
     const x = scale(left, right, LEFT, WIDTH - RIGHT, logx), y = scale(low, high, HEIGHT - BOTTOM, TOP, logy);
-    axes(svg, x, y, ticks(left, right, logx, 5), ticks(low, high, logy, 5));
+    axes(svg, x, y, ticks(left, right, logx, 5), ticks(low, high, logy, 7));
     for (const one of curves) {
       one.path = create("path", { class: one.kind, d: path(one.points, x, y), ...style(one.run) });
       if (one.points.length === 1) {
@@ -203,6 +210,7 @@
     row.cells[0].prepend(swatch(Number(row.dataset.run)));
     row.addEventListener("click", () => toggle(Number(row.dataset.run)));
   }
+  controls.late.checked = hidesTheRest();
   controls.addEventListener("change", draw);
   controls.addEventListener("submit", (event) => event.preventDefault());
   controls.elements.all.addEventListener("click", () => { hidden.clear(); draw(); });
