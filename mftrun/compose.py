@@ -29,11 +29,19 @@ def compose(overrides: Sequence[str] = (), run_dir: Path | None = None) -> dict[
     return resolved(compose_config(overrides), run_dir)
 
 
-def compose_config(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
-    """Hydra's composed config, with its interpolations."""
+def compose_config(
+    overrides: Sequence[str] = (), config_name: str = "config", *, with_hydra: bool = False
+) -> DictConfig:
+    """Hydra's composed config, with its interpolations.
+
+    Args:
+        overrides: What one would write on the command line.
+        config_name: The primary config.
+        with_hydra: Whether Hydra's own part belongs to it.
+    """
     hydra_plugin.register()
     with initialize_config_dir(version_base="1.3", config_dir=str(resource_dir("conf"))):
-        cfg: DictConfig = hydra_compose(config_name, overrides=list(overrides))
+        cfg: DictConfig = hydra_compose(config_name, list(overrides), return_hydra_config=with_hydra)
     return cfg
 
 

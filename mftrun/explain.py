@@ -26,6 +26,12 @@ from mftrun.rerun import config_name
 _NOT_THERE = re.compile(r"Could not (?:override|delete(?: from config)?)[. ]+'?([^\s']+?)'?\.?(?:\n|$| )")
 _NO_APPEND = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 
+_NO_MERGE = "Error merging override"
+
+_HYDRA = "hydra."
+_OF_HYDRA = (("hydra.launcher.", "+cluster=slurm"), ("hydra.sweeper.", "hydra/sweeper=optuna"))
+"""What has the keys that people look for where nothing is chosen."""
+
 _QUOTES = "'\""
 _MOST_OPTIONS = 4
 
@@ -74,7 +80,17 @@ def _hydra(error: BaseException, arguments: Sequence[str]) -> str:
         return f"{found[1]}: exists already; write {found[1]}=VALUE without the +"
     if isinstance(error, ConfigCompositionException) and (found := _NOT_THERE.search(text)):
         return _unknown_key(found[1], arguments)
+    if text.startswith(_NO_MERGE) and isinstance(error.__cause__, OmegaConfBaseException):
+        return _unfit(text.removeprefix(_NO_MERGE).strip(), error.__cause__)
     return _omegaconf(error) if isinstance(error, OmegaConfBaseException) else text or _cause(error)
+
+
+def _unfit(override: str, error: OmegaConfBaseException) -> str:
+    """A value of another type than its key's, which Hydra's configs and launchers declare."""
+    key, _, value = override.lstrip("+").partition("=")
+    if "is not a ListConfig" in str(error):
+        return f"{key}: must be a list, also of one: '{key}=[\"{value.strip(_QUOTES)}\"]'"
+    return f"{key}: {str(error).splitlines()[0]}"
 
 
 def _unreadable(override: str, why: str) -> str:
@@ -102,6 +118,8 @@ def _unknown_option(path: str, options: Sequence[str]) -> str:
 
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    if key.startswith(_HYDRA):
+        return _unknown_to_hydra(key, arguments)
     if key in _groups():
         return f"{key}: rerun keeps the options of the run it repeats; override values below {key} instead"
     if owners := _options_with(key):
@@ -112,6 +130,29 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     parent = _known_parent(key, known)
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
     return f"{key}: {unknown(key.rpartition('.')[2], siblings, 'there is no such key', prefix=parent)}"
+
+
+def _unknown_to_hydra(key: str, arguments: Sequence[str]) -> str:
+    """A key of Hydra's own, of which the chosen launcher and sweeper decide what there is."""
+    for parent, option in (("", None), *_OF_HYDRA):
+        known = _keys_of_hydra(arguments, option) if key.startswith(parent) else []
+        if (close := key if key in known else _nearest_key(key, known)) is not None:
+            with_it = f" with {option}" if option else ""
+            return f"{key}: there is no such key; did you mean {close}{with_it}?"
+    parent, _, name = key.rpartition(".")
+    siblings = [
+        one.rpartition(".")[2] for one in _keys_of_hydra(arguments) if one.rpartition(".")[0] == parent
+    ]
+    return f"{key}: {unknown(name, siblings, 'there is no such key', prefix=parent)}"
+
+
+def _keys_of_hydra(arguments: Sequence[str], option: str | None = None) -> list[str]:
+    choices = [*_group_choices(arguments), *([option] if option else [])]
+    try:
+        cfg = compose_config(choices, config_name(arguments), with_hydra=True)
+    except HydraException:
+        return []
+    return [*_keys({"hydra": _container(cfg.hydra)})]
 
 
 def _options_with(key: str) -> list[str]:
@@ -202,6 +243,7 @@ def _groups() -> list[str]:
 
 
 def _group_choices(arguments: Sequence[str]) -> list[str]:
-    choices = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") in _groups()]
+    keys = ((argument, argument.partition("=")[0].lstrip("+")) for argument in arguments)
+    choices = [argument for argument, key in keys if key in _groups() or key.startswith("hydra/")]
     parser = OverridesParser.create()
     return [choice for choice in choices if not parser.parse_override(choice).is_sweep_override()]

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mftrun.errors import ConfigError
 from mftrun.paths import job_subdir, resource_dir, run_dir, sweep_dir
+from mftrun.slurm.keys import LauncherKeys
 
 _SLURM_LAUNCHER = "hydra_plugins.mftrun.SlurmLauncher"
 
@@ -29,6 +30,7 @@ def register() -> None:
     Plugins.instance().register(LaunchersSearchPath)
     # Hydra builds launchers by names below hydra_plugins alone, and a folder of that name needs installing.
     Plugins.instance().class_name_to_class[_SLURM_LAUNCHER] = slurm_launcher
+    ConfigStore.instance().store("mftrun_slurm_keys", LauncherKeys, group="hydra/launcher")
     # Pulled in by the defaults list of a mapping's owner, it lets users add names without Hydra's "+".
     ConfigStore.instance().store("open_mapping", DictConfig({}, flags={"struct": False}))
     for name, resolver in (("run_dir", run_dir), ("sweep_dir", sweep_dir)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -10,14 +11,13 @@ from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from mftrun.launch import report
 from mftrun.launch.errors import Stopped
 from mftrun.launch.members import Member, start_member
 from mftrun.launch.rank import Order
 from mftrun.launch.remote import RemoteAgent
 from mftrun.launch.report import Kind, Report
 from mftrun.launch.server import signals_held
-from mftrun.launch.signals import SAVE_SIGNAL, ParentSignals, StopCount
+from mftrun.launch.signals import SAVE_SIGNAL, ParentSignals, StopCount, gone
 from mftrun.launch.stop import EXIT_CODE
 
 COLLECTING = 2.0
@@ -87,12 +87,15 @@ class Crew:
 
         Raises:
             MftrunError: A rank raised it.
+            NodeLost: An agent is gone, in a job of a scheduler.
             RankFailed: A rank failed in another way.
             Stopped: The ranks ended early because they were asked to.
         """
         self._obey()
         failure = min(self._failures, key=lambda failure: failure.kind, default=None)
         if failure is not None and not (self._stopped_by and failure.kind is Kind.COLLATERAL):
+            if failure.kind is Kind.LOST:
+                raise gone(failure.rank, failure.reason, os.environ)
             raise failure.error()
         told = self._members[0].report
         value = None if told is None or told.failed else told.result()
@@ -137,7 +140,7 @@ class Crew:
             # It was not in its loop yet, so the others wait for it in vain.
             self._kill_at = self._kill_at or time.monotonic() + ENDING
         else:
-            self._fail(report.of_death(member.rank, member.end))
+            self._fail(member.death())
 
     def _fail(self, failure: Report) -> None:
         # What ranks say once they are being ended is the consequence of that.

@@ -1,4 +1,4 @@
-"""The two ways, besides a user's error, in which `run_ranks` ends without a result."""
+"""The ways, besides a user's error, in which `run_ranks` ends without a result."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ class Stopped(MftrunError):  # noqa: N818 - not an error: what was asked for
     def __str__(self) -> str:
         name = "Ctrl-C" if self.signum == signal.SIGINT else signal.Signals(self.signum).name
         return f"stopped by {name}"
+
+
+class NodeLost(Stopped):
+    """An agent is gone, in a job of a scheduler: it leaves as if it had been told to, and comes back.
+
+    Args:
+        loss: Who is gone, and what that may mean.
+    """
+
+    def __init__(self, loss: str) -> None:
+        super().__init__(signal.SIGTERM)
+        self.args = (loss,)  # what pickles
+        self.loss = loss
+
+    def __str__(self) -> str:
+        return self.loss
 
 
 class RankFailed(RuntimeError):  # noqa: N818

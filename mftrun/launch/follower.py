@@ -15,7 +15,7 @@ from typing import Any
 import mftrun
 from mftrun.errors import ConfigError, MftrunError
 from mftrun.launch import report, server
-from mftrun.launch.errors import Stopped
+from mftrun.launch.errors import NodeLost, Stopped
 from mftrun.launch.link import (
     Exited,
     Hello,
@@ -32,7 +32,7 @@ from mftrun.launch.link import (
 from mftrun.launch.members import LocalMember, start_member
 from mftrun.launch.place import Place
 from mftrun.launch.server import rank_context, signals_held
-from mftrun.launch.signals import SAVE_SIGNAL, ParentSignals, parent_signals
+from mftrun.launch.signals import SAVE_SIGNAL, SCHEDULED, ParentSignals, parent_signals
 from mftrun.launch.store import OuterStore
 from mftrun.launch.supervisor import orders_of
 
@@ -58,6 +58,7 @@ def follow(place: Place, arguments: Sequence[str]) -> int:
 
     Raises:
         MftrunError: The leader does not answer, does not want this agent, or is gone.
+        NodeLost: It is gone, in a job of a scheduler.
         Stopped: This agent was asked to stop before it had ranks.
     """
     _configure_logging(place)
@@ -112,7 +113,7 @@ class _Follower:
             if (message := self._link.next()) is not None:
                 return message
             if self._link.closed:
-                raise MftrunError(_leader_gone(self._place))
+                raise _leader_gone(self._place)
 
     def _launch(self, launch: Launch) -> None:
         try:
@@ -130,7 +131,7 @@ class _Follower:
             return
         Relay(self._link, self._signals, members).run()
         if self._link.closed:
-            raise MftrunError(_leader_gone(self._place))
+            raise _leader_gone(self._place)
 
     def _started(self, launch: Launch) -> list[LocalMember]:
         context = rank_context()
@@ -263,8 +264,12 @@ def _common(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if not argument.startswith(_OWN_KEYS)]
 
 
-def _leader_gone(place: Place) -> str:
-    return f"the leader at {place.address}:{place.port} is gone: see its own terminal or log"
+def _leader_gone(place: Place) -> MftrunError:
+    loss = f"the leader at {place.address}:{place.port} is gone: see its own terminal or log"
+    if os.environ.get(SCHEDULED) != "1":
+        return MftrunError(loss)
+    _log.error("%s", loss)
+    return NodeLost(loss)
 
 
 def _configure_logging(place: Place) -> None:

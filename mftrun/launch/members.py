@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from mftrun.launch.errors import describe_exit
 from mftrun.launch.rank import Order, rank_main
-from mftrun.launch.report import Report
+from mftrun.launch.report import Report, of_death
 
 _SERVER_GONE = 255
 
@@ -35,9 +35,8 @@ class Member(Protocol):
     def exitcode(self) -> int | None:
         """The exit code of its process, which has ended; None where nobody knows it."""
 
-    @property
-    def end(self) -> str:
-        """How its process, which has ended, came to its end."""
+    def death(self) -> Report:
+        """Report, in its place, how it came to its end without a word."""
 
     def waitables(self) -> list[Any]:
         """Return what becomes ready when there is something to look at."""
@@ -75,10 +74,9 @@ class LocalMember:
         assert code is not None, "the process still runs"
         return code
 
-    @property
-    def end(self) -> str:
+    def death(self) -> Report:
         """See `Member`."""
-        return describe_exit(self.exitcode)
+        return of_death(self.rank, describe_exit(self.exitcode))
 
     def waitables(self) -> list[Any]:
         """See `Member`."""

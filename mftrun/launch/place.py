@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mftrun.errors import ConfigError
@@ -35,6 +35,7 @@ class Place:
             as it likes.
         store_key: Name under which a torchrun's store at `port` knows the leader's own port; None where the
             leader listens there itself.
+        by_slurm: Whether the port follows from a job's number, and nobody can choose another.
     """
 
     index: int
@@ -43,6 +44,7 @@ class Place:
     port: int
     seat: Seat | None = None
     store_key: str | None = None
+    by_slurm: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -110,7 +112,7 @@ def slurm_place(environment: Mapping[str, str]) -> Place | None:
     # Several steps of a job, and jobs that follow each other, meet at ports of their own.
     port = _SLURM_PORTS[(job * 8 + step) % len(_SLURM_PORTS)]
     host = first_host(_variable(environment, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"))
-    return Place(_number(environment, "SLURM_NODEID"), nodes, host, port)
+    return Place(_number(environment, "SLURM_NODEID"), nodes, host, port, by_slurm=True)
 
 
 def first_host(nodelist: str) -> str:

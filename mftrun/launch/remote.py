@@ -9,7 +9,7 @@ from typing import Any
 
 from mftrun.launch.errors import describe_exit
 from mftrun.launch.link import Exited, Launch, Link, Over, Send, Signalled, Told
-from mftrun.launch.report import Report
+from mftrun.launch.report import Report, of_death, of_loss
 
 FINISHING = 10.0
 """Seconds that an agent has for telling that its killed ranks have ended."""
@@ -30,10 +30,11 @@ class RemoteMember:
         self.exitcode: int | None = None
         self._agent = agent
 
-    @property
-    def end(self) -> str:
+    def death(self) -> Report:
         """See `Member`."""
-        return self._agent.loss if self.exitcode is None else describe_exit(self.exitcode)
+        if self.exitcode is None:
+            return of_loss(self.rank, self._agent.loss, leaving=self._agent.leaving)
+        return of_death(self.rank, describe_exit(self.exitcode))
 
     def waitables(self) -> list[Any]:
         """The agent is waited for instead."""
@@ -59,11 +60,15 @@ class RemoteAgent:
         link: The wire to it.
         name: What to call it.
         gpus: GPUs that it sees; None if that does not matter.
+
+    Attributes:
+        leaving: Whether it has been asked to stop, and may go any moment.
     """
 
     def __init__(self, link: Link, name: str, gpus: int | None) -> None:
         self.name = name
         self.gpus = gpus
+        self.leaving = False
         self._link = link
         self._members: dict[int, RemoteMember] = {}
         self._signals: list[int] = []
@@ -128,6 +133,7 @@ class RemoteAgent:
             member.ended, member.exitcode = True, message.exitcode
         elif isinstance(message, Signalled):
             self._signals.append(message.signum)
+            self.leaving |= message.signum != signal.SIGUSR2
 
 
 def stop_signal_of(agents: list[RemoteAgent]) -> int | None:

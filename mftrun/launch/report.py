@@ -20,8 +20,10 @@ class Kind(enum.IntEnum):
 
     USER_ERROR = 0
     ERROR = 1
-    COLLATERAL = 2
-    RESULT = 3
+    LOST = 2
+    """Not by itself: the agent that watched it is gone."""
+    COLLATERAL = 3
+    RESULT = 4
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ def of_error(rank: int, error: BaseException) -> Report:
 def of_death(rank: int, reason: str) -> Report:
     """Report, in its place, a rank that ended without a word."""
     return Report(rank, Kind.ERROR, reason=reason)
+
+
+def of_loss(rank: int, reason: str, *, leaving: bool) -> Report:
+    """Report, in its place, a rank of an agent that is gone; one that was leaving has not failed."""
+    return Report(rank, Kind.COLLATERAL if leaving else Kind.LOST, reason=reason)
 
 
 def _pickled(error: MftrunError) -> bytes:

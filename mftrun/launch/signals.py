@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import NoReturn
 
-from mftrun.launch.errors import Stopped
+from mftrun.launch.errors import NodeLost, RankFailed, Stopped
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAVE_SIGNAL = signal.SIGUSR2
 SCHEDULED = "MFTRUN_SCHEDULED"
 """Set to 1 where a scheduler sends the signals: see `ScheduledSignals`."""
+
+_LEAVE_SIGNALS = (SAVE_SIGNAL, signal.SIGTERM)
 
 ECHO = 2.0
 """Seconds in which a repeated signal other than Ctrl-C is the same request: `timeout` and schedulers send
@@ -126,9 +129,8 @@ class ScheduledSignals(ParentSignals):
 
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
-        if self._told:  # nothing that follows may interrupt the way out
-            for signum in (signal.SIGTERM, SAVE_SIGNAL):
-                signal.signal(signum, signal.SIG_IGN)
+        if self._told:
+            no_more_signals()
 
     def take(self) -> list[int]:
         """Return SIGTERM, once, however many signals arrive."""
@@ -141,6 +143,40 @@ class ScheduledSignals(ParentSignals):
 def parent_signals(environment: Mapping[str, str]) -> ParentSignals:
     """Where this process's signals arrive, by who sends them."""
     return ScheduledSignals() if environment.get(SCHEDULED) == "1" else ParentSignals()
+
+
+def leave_when_told(environment: Mapping[str, str]) -> None:
+    """Makes a scheduler's signals end this process, with exit code 143, until there are ranks that save.
+
+    Args:
+        environment: Says whether a scheduler sends them.
+    """
+    if environment.get(SCHEDULED) == "1":
+        for signum in _LEAVE_SIGNALS:
+            signal.signal(signum, _leave)
+
+
+def no_more_signals() -> None:
+    """Makes this process deaf to a scheduler: nothing may interrupt what is left to do."""
+    for signum in _LEAVE_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def gone(rank: int, loss: str, environment: Mapping[str, str]) -> NodeLost | RankFailed:
+    """What it comes to that an agent is gone: a failure, or with a scheduler a reason to begin again.
+
+    Args:
+        rank: One of its ranks.
+        loss: Who is gone, and what that may mean.
+        environment: Says whether there is a scheduler.
+    """
+    return NodeLost(loss) if environment.get(SCHEDULED) == "1" else RankFailed(rank, loss)
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    # What is ignored from now on tells `ScheduledSignals`, should a library catch this.
+    no_more_signals()
+    raise SystemExit(Stopped(signal.SIGTERM).exit_code)
 
 
 def _wakeup_pipe(stack: ExitStack) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ from contextlib import suppress
 
 import mftrun
 from mftrun.errors import ConfigError, MftrunError
-from mftrun.launch.errors import RankFailed, Stopped
+from mftrun.launch.errors import Stopped
 from mftrun.launch.link import Hello, Link, Note, Over, Refused, Welcome, listen
 from mftrun.launch.place import Place
 from mftrun.launch.remote import RemoteAgent, stop_signal_of
 from mftrun.launch.seats import Seat, numbered
+from mftrun.launch.signals import gone
 from mftrun.launch.store import OuterStore
 
 PATIENCE = 600.0
@@ -39,7 +41,7 @@ class Team:
         arguments: Its command line.
 
     Raises:
-        ConfigError: Its port is taken.
+        MftrunError: Its port is taken.
     """
 
     def __init__(self, place: Place, arguments: Sequence[str]) -> None:
@@ -65,6 +67,7 @@ class Team:
         Raises:
             MftrunError: Some have not come in time.
             RankFailed: One that had come is gone.
+            NodeLost: The same, in a job of a scheduler.
             Stopped: One was asked to stop.
         """
         deadline, reminder = time.monotonic() + PATIENCE, time.monotonic() + _REMINDER
@@ -79,7 +82,7 @@ class Team:
             raise Stopped(signum)
         lost = next((index for index, agent in self._agents.items() if agent.gone), None)
         if lost is not None:
-            raise RankFailed(lost, self._agents[lost].loss)
+            raise gone(lost, self._agents[lost].loss, os.environ)
 
     def seats(self, own: int, asked: int | None) -> list[list[Seat]]:
         """The seats of every agent's ranks, the leader's first.
@@ -170,7 +173,7 @@ def lead(place: Place, arguments: Sequence[str]) -> Team:
         arguments: Its command line.
 
     Raises:
-        ConfigError: Its port is taken.
+        MftrunError: Its port is taken.
     """
     teams = _teams().by_place
     if place not in teams:
@@ -200,6 +203,11 @@ def _listening(place: Place) -> socket.socket:
     try:
         server = listen(place.address, port)
     except OSError as error:
+        if place.by_slurm:
+            raise MftrunError(
+                f"port {port} of {socket.gethostname()}, which follows from the job's number, cannot be "
+                f"listened at: {error.strerror}; submit again: another job has another port"
+            ) from error
         raise ConfigError(
             "distributed.main_port", f"{port} cannot be listened at: {error.strerror}; choose another"
         ) from error

@@ -4,46 +4,70 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
 from mftrun.explain import explanation
-from mftrun.launch.errors import Stopped
+from mftrun.launch.errors import NodeLost, Stopped
 from mftrun.launch.logs import silence_imports
 from mftrun.launch.place import Place, outer_place
-from mftrun.launch.signals import SAVE_SIGNAL, SCHEDULED
+from mftrun.launch.signals import SAVE_SIGNAL, SCHEDULED, leave_when_told, no_more_signals
+from mftrun.slurm.comeback import Comeback, Submission
+from mftrun.slurm.controller import Controller, environment_number
+from mftrun.slurm.ending import compare_if_last, run_of
 from mftrun.slurm.errors import JobFailed
 
 _LEFT = Stopped(signal.SIGTERM).exit_code
 
 
-def job_of_slurm(job: Callable[[], JobReturn]) -> JobReturn | None:
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a job was submitted.
+
+    Attributes:
+        sweep: The folder of its sweep.
+        delay: Seconds before its limit at which it is told to leave.
+        compares: Whether nobody else compares the sweep at its end.
+    """
+
+    sweep: Path
+    delay: float
+    compares: bool
+
+
+def job_of_slurm(job: Callable[[], JobReturn], terms: Terms) -> JobReturn | None:
     """Run a job in one of its tasks: the first leads, the others start ranks for it.
 
     Args:
         job: The whole of it.
+        terms: On what terms it was submitted.
 
     Returns:
         What it returned, in the task that leads.
 
     Raises:
-        JobFailed: It failed.
+        JobFailed: It failed, or had to leave and cannot come back.
         SystemExit: It left early, and is queued again unless somebody has cancelled it.
     """
     os.environ[SCHEDULED] = "1"
+    # submitit's own answer to the signal, which knows what it starts next time.
+    submission = Submission(getattr(signal.getsignal(SAVE_SIGNAL), "__self__"))  # noqa: B009
+    submission.forget_result()
+    leave_when_told(os.environ)
     silence_imports()
     place = outer_place(os.environ)
     if place is not None and place.index > 0:
         _follow(place)
         return None
-    with _queued_again():
+    number = environment_number(os.environ)
+    comeback = Comeback(submission, Controller(number), terms.delay)
+    with _compared(terms, number), _queued_again(comeback, terms, number):
         return _lead(place, job)
 
 
@@ -86,38 +110,40 @@ def _text(error: BaseException) -> str:
 
 
 @contextmanager
-def _queued_again() -> Iterator[None]:
+def _queued_again(comeback: Comeback, terms: Terms, number: str) -> Iterator[None]:
     """Inside, Slurm's signals end the job; those that mean so let it come back."""
-    queue_again: Any = signal.getsignal(SAVE_SIGNAL)
-    for signum in (SAVE_SIGNAL, signal.SIGTERM):
-        signal.signal(signum, _leave)
     try:
         yield
     except (SystemExit, Stopped) as end:
         if isinstance(end, SystemExit) and end.code != _LEFT:
             raise
-        if _comes_back():
-            queue_again(SAVE_SIGNAL, None)  # ends this process, or says that it was once too often
+        no_more_signals()
+        try:
+            comeback.ask_for(lost=any(isinstance(one, NodeLost) for one in (end, end.__context__)))
+        except JobFailed as failed:
+            _note(failed, terms.sweep, number)
+            raise failed from None
         raise SystemExit(_LEFT) from None
 
 
-def _leave(signum: int, frame: FrameType | None) -> NoReturn:
-    """While there are no ranks yet that could save anything."""
-    # What is ignored from now on tells `ScheduledSignals`, should a library catch this.
-    for one in (SAVE_SIGNAL, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)
-    raise SystemExit(_LEFT)
+def _note(failed: JobFailed, sweep: Path, number: str) -> None:
+    from mftrun.sweeps.outcome import note_failure
+
+    run = run_of(sweep, number)
+    if run is not None:
+        note_failure(run, failed, str(failed))
 
 
-def _comes_back() -> bool:
-    """Whether the job is still meant to run: Slurm's signals are the same for one that somebody cancels."""
-    command = ["scontrol", "--oneliner", "show", "job", _own_number(os.environ)]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    known = dict(word.partition("=")[::2] for word in done.stdout.split())
-    return known.get("JobState") == "RUNNING" or known.get("Reason") == "TimeLimit"
-
-
-def _own_number(environment: Mapping[str, str]) -> str:
-    """The job's number; the last of an array has, as SLURM_JOB_ID, that of the whole array."""
-    array = environment.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]
+@contextmanager
+def _compared(terms: Terms, number: str) -> Iterator[None]:
+    """A job that has come to an end, however it was, may be the last of its sweep."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) and terms.compares:
+            no_more_signals()
+            compare_if_last(terms.sweep, number)
+        raise
+    if terms.compares:
+        no_more_signals()
+        compare_if_last(terms.sweep, number)

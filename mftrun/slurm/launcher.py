@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,41 +55,56 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):  # type: ignore[misc]
         cpus = [] if cores is None else [f"--cpus-per-task={cores}"]
         self.params["srun_args"] = [*cpus, *image, *map(str, srun_args)]
         self._arguments = sys.argv[1:]
+        self._has_launched = False
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Submits the jobs, and waits for them if it must.
+        """Submits the jobs that are not done yet, and waits for them if it must.
 
         Raises:
-            ConfigError: Slurm does not take them, or a sweeper needs results that nobody waits for.
+            ConfigError: Slurm does not take them, a job that is done had other settings, or a sweeper needs
+                results that nobody waits for.
         """
-        from mftrun.slurm.submission import refuse_queued, submit
-        from mftrun.slurm.waiting import outcomes
+        from mftrun.slurm.finished import FinishedJobs
+        from mftrun.slurm.submission import refuse_queued
 
-        waits = self._waits()
-        refuse_queued(Path(self._folder).parent)
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        for number, overrides in zip(numbers, job_overrides, strict=True):
+        self._waits()
+        if not self._has_launched:  # what this command has submitted since is its own
+            refuse_queued(Path(self._folder).parent)
+        self._has_launched = True
+        given = dict(enumerate(job_overrides, start=initial_job_idx))
+        for number, overrides in given.items():
             _log.info("#%d: %s", number, " ".join(filter_overrides(overrides)))
-        # The job has its own: those of this program belong to its sweep.
-        state = {**Singleton.get_state(), _RESOLVERS: {}}
-        calls = [
-            (list(overrides), _SWEEP_DIR, number, f"job_id_for_{number}", state)
-            for number, overrides in zip(numbers, job_overrides, strict=True)
-        ]
-        jobs = submit(self, calls, folder=self._folder, executor=self._executor, parameters=self.params)
-        self._tell(jobs)
-        if waits:
-            return outcomes(jobs, job_overrides)
-        return [_left(overrides) for overrides in job_overrides]
+        done = FinishedJobs(self.hydra_context, self.task_function, self.config).among(given)
+        left = {number: overrides for number, overrides in given.items() if number not in done}
+        done |= self._submitted(left) if left else {}
+        return [done[number] for number in given]
 
     def __call__(self, *arguments: Any) -> JobReturn | None:
         """Runs one job, in every task that Slurm starts for it."""
-        from mftrun.slurm.job import job_of_slurm
+        from mftrun.slurm.job import Terms, job_of_slurm
 
         *others, state = arguments
         sys.argv = ["mftrun", *self._arguments]
         whole = {**state, _RESOLVERS: BaseContainer._resolvers}
-        return job_of_slurm(lambda: submitit_launcher.SlurmLauncher.__call__(self, *others, whole))
+        sweep = Path(str(_hydra(self.config).sweep.dir))
+        terms = Terms(sweep, delay=self.params["signal_delay_s"], compares=not self._waits())
+        return job_of_slurm(lambda: submitit_launcher.SlurmLauncher.__call__(self, *others, whole), terms)
+
+    def _submitted(self, given: Mapping[int, Sequence[str]]) -> dict[int, JobReturn]:
+        from mftrun.slurm.submission import submit
+        from mftrun.slurm.waiting import outcomes
+
+        # The job has its own: those of this program belong to its sweep.
+        state = {**Singleton.get_state(), _RESOLVERS: {}}
+        calls = [
+            (list(overrides), _SWEEP_DIR, number, f"job_id_for_{number}", state)
+            for number, overrides in given.items()
+        ]
+        jobs = submit(self, calls, folder=self._folder, executor=self._executor, parameters=self.params)
+        self._tell(jobs)
+        overrides = list(given.values())
+        told = outcomes(jobs, overrides) if self._waits() else map(_left, overrides)
+        return dict(zip(given, told, strict=True))
 
     def _waits(self) -> bool:
         needed = not _hydra(self.config).sweeper["_target_"].endswith(".BasicSweeper")

@@ -9,6 +9,7 @@ from typing import Any
 from mftrun.errors import ConfigError
 from mftrun.slurm.waiting import queued
 
+_REQUEUE = frozenset({"requeue", "no-requeue", "no_requeue"})
 # What the executor calls alike on all clusters; everything else is Slurm's.
 _COMMON = frozenset(
     {"timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout"}
@@ -74,8 +75,21 @@ def refuse_queued(folder: Path) -> None:
         )
 
 
+def returning(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of sbatch with which a job may be queued again, unless they say themselves whether it may.
+
+    Args:
+        options: As the user gave them. Sites differ in what they do where nothing is said.
+    """
+    asked = [bool(value) is (name == "requeue") for name, value in options.items() if name in _REQUEUE]
+    others = {name: value for name, value in options.items() if name not in _REQUEUE}
+    return {**others, "requeue" if all(asked) else "no-requeue": True}
+
+
 def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    more = returning(parameters.get("additional_parameters") or {})
     given = {name: value for name, value in parameters.items() if value is not None}
+    given["additional_parameters"] = more
     return {name if name in _COMMON else f"slurm_{name}": value for name, value in given.items()}
 
 

@@ -15,6 +15,8 @@ from mftrun.slurm.errors import JobFailed
 _LOOK = 0.5
 _ASK = 5.0
 """Seconds between two questions to Slurm, which many users ask."""
+_ASK_AT_END = 1.0
+"""The same, once all jobs have results."""
 _log = logging.getLogger(__name__)
 
 
@@ -27,22 +29,23 @@ def outcomes(jobs: Sequence[Any], job_overrides: Sequence[Sequence[str]]) -> lis
     """
     try:
         _wait(jobs)
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         number = str(jobs[0].job_id).partition("_")[0]
-        interrupt.add_note(f"the jobs go on without this program; scancel {number} ends them")
+        _log.warning("the jobs go on without this program; scancel %s ends them", number)
         raise
     return [_outcome(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 
 
 def _wait(jobs: Sequence[Any]) -> None:
-    missed: set[str] = set()
+    """Returns when all are out of the queue: a result may be of a start that a lost node has ended."""
     asked = time.monotonic()
-    while waiting := [job for job in jobs if job.job_id not in missed and not _has_result(job)]:
+    waiting = list(jobs)
+    while waiting:
         time.sleep(_LOOK)
-        if time.monotonic() - asked >= _ASK:
-            # The queue first: a job that leaves it has written its result before.
+        pause = _ASK_AT_END if all(map(_has_result, waiting)) else _ASK
+        if time.monotonic() - asked >= pause:
             known = queued(job.job_id for job in waiting)
-            missed |= {job.job_id for job in waiting if known is not None and job.job_id not in known}
+            waiting = [job for job in waiting if known is None or job.job_id in known]
             asked = time.monotonic()
 
 
@@ -54,7 +57,10 @@ def queued(numbers: Iterable[str]) -> dict[str, str] | None:
     """States of those jobs that are not over, by their number; None where Slurm does not answer."""
     bases = sorted({number.partition("_")[0] for number in numbers})
     command = ["squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={','.join(bases)}"]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, check=False)
+    except OSError:  # in an image without Slurm's commands
+        return None
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
     return {number: state for number, _, state in (line.partition(" ") for line in done.stdout.splitlines())}

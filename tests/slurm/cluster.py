@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -43,6 +44,7 @@ SlurmdParameters=config_overrides
 KillWait=30
 MinJobAge=600
 PropagateResourceLimits=NONE
+JobRequeue=0
 """
 
 
@@ -59,6 +61,7 @@ class Cluster:
         # As on a cluster, the name of a node is where the others reach it.
         self.names = [f"127.0.0.{number}" for number in range(1, 1 + nodes)]
         self._daemons = []
+        self._slurmds = {}
 
     @property
     def environment(self):
@@ -71,7 +74,7 @@ class Cluster:
         self._munge()
         self._daemon("slurmctld", "-D", "-c")
         for name in self.names:
-            self._daemon("slurmd", "-D", "-N", name)
+            self._slurmd(name)
         states = wait_for(self._idle, "nodes that are idle", self.told)
         assert states
 
@@ -112,6 +115,17 @@ class Cluster:
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"{log.name}: {line}" for log in logs for line in log.read_text().splitlines()[-15:])
 
+    def lose(self, node, job):
+        """A node dies with all that runs there, a job of ours, and is there again when Slurm has noticed."""
+        lost = [pid for pid in _processes() if _is_on(pid, node) or f"slurmstepd: [{job}." in _line(pid)]
+        daemon = self._slurmds[node]
+        for pid in (daemon.pid, *lost):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        daemon.wait()
+        self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+        self._slurmd(node)
+
     def _idle(self):
         states = self.call("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split("\n")
         return len([state for state in states if state.endswith(" idle")]) == len(self.names)
@@ -121,7 +135,7 @@ class Cluster:
         host = socket.gethostname().partition(".")[0]
         lines = [_CONFIG.format(folder=self.folder, host=host, controller=controller)]
         for name, port in zip(self.names, ports, strict=True):
-            resources = "CPUs=2 RealMemory=1000 State=UNKNOWN"
+            resources = "CPUs=4 RealMemory=1000 State=UNKNOWN"
             lines.append(f"NodeName={name} NodeHostname={host} NodeAddr={name} Port={port} {resources}\n")
         lines.append(
             f"PartitionName=main Nodes={','.join(self.names)} Default=YES MaxTime=INFINITE State=UP\n"
@@ -139,14 +153,17 @@ class Cluster:
         self._daemon("munged", "--foreground", "--force", f"--socket={place}/socket", *files)
         wait_for((place / "socket").exists, "munge's socket")
 
+    def _slurmd(self, node):
+        self._slurmds[node] = self._daemon("slurmd", "-D", "-N", node)
+
     def _daemon(self, *command):
         environment = {**os.environ, **self.environment}
         with (self.folder / "daemons.log").open("a") as output:
-            self._daemons.append(
-                subprocess.Popen(
-                    command, env=environment, stdout=output, stderr=output, start_new_session=True
-                )
+            daemon = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
+        self._daemons.append(daemon)
+        return daemon
 
 
 @contextlib.contextmanager
@@ -177,6 +194,27 @@ def wait_for(ready, what, why=str):
             raise TimeoutError(f"no {what} in {PATIENCE:.0f} seconds\n{why()}")
         time.sleep(0.1)
     return value
+
+
+def _processes():
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _line(pid):
+    """The command line of a process; empty once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _is_on(pid, node):
+    """Whether Slurm has started a process on a node."""
+    name = f"SLURMD_NODENAME={node}"
+    try:
+        return name in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
 
 
 def _install():

@@ -121,10 +121,13 @@ def whole(site):
 # The slow ones begin before anybody waits.
 
 
+MINUTE = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1"]
+
+
 @pytest.fixture(scope="module")
 def timed_out(site):
-    gate = site.gate("timed_out")
-    return site.submit("timed_out", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1", *gate)
+    wandb = "tracker.wandb={_target_:mftrun.tracking.wandb.Wandb,mode:offline}"
+    return site.submit("timed_out", *MINUTE, wandb, *site.gate("timed_out"))
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +141,35 @@ def by_script(site):
     return site.script("run.sbatch", "by_script", *site.gate("by_script"))
 
 
+TOO_OFTEN = ["too_often", *MINUTE, "hydra.launcher.max_num_timeout=0"]
+LEFT = ["seed=1,2", "hydra.sweeper.max_batch_size=1"]
+
+
 @pytest.fixture(scope="module")
-def all_submitted(timed_out, two_nodes, by_script):
+def too_often(site):
+    return site.submit(*TOO_OFTEN, *site.gate("too_often"))
+
+
+@pytest.fixture(scope="module")
+def left(site):
+    """A sweep of two jobs, submitted one by one."""
+    return site.submit("left", *LEFT)
+
+
+@pytest.fixture(scope="module")
+def of_the_readme(site):
+    """Numbers of the jobs that the commands of the README submit."""
+    (site.folder / "launchers").symlink_to(ROOT / "launchers")
+    lines = [line for line in lines_of_the_readme() if "--cfg" not in line]
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join(lines)], cwd=site.folder, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [*re.findall(r"batch job (\d+)", done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def all_submitted(timed_out, too_often, two_nodes, by_script, left):
     """Makes them begin."""
 
 
@@ -207,13 +237,36 @@ def test_an_array_of_which_one_fails_and_one_is_cancelled(site):
 
 
 @pytest.mark.usefixtures("all_submitted")
-def test_a_sweep_by_script_on_two_nodes(site):
+def test_a_sweep_that_is_left_is_compared_by_its_last_job_and_not_run_again(site, left):
+    jobs = {path.name for path in left.sweep.glob(".submitit/[0-9]*")}
+    assert len(jobs) == 2
+    assert [site.over(job)["JobState"] for job in sorted(jobs)] == ["COMPLETED"] * 2
+    assert len(json.loads((left.sweep / "compare.json").read_text())["runs"]) == 2
+    again = mftrun(site.folder, "name=left", *LAUNCHER, *site.common, *LEFT)
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.count("finished before") == 2
+    assert {path.name for path in left.sweep.glob(".submitit/[0-9]*")} == jobs
+    changed = mftrun(
+        site.folder, *LAUNCHER, *site.common, *LEFT, f"output_dir={left.sweep}", "optimizer.lr=1"
+    )
+    assert (changed.returncode, "holds a finished job with other settings" in changed.stdout) == (1, True)
+
+
+@pytest.mark.usefixtures("all_submitted")
+def test_optuna_waits_for_each_result_before_it_goes_on(site):
+    choice = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2"]
+    done = mftrun(
+        site.folder, "name=optuna", *LAUNCHER, *site.common, *choice, "optimizer.lr=interval(0.001, 0.1)"
+    )
+    assert done.returncode == 0, done.stdout
+    assert len([*site.folder.glob("runs/sweeps/optuna/*/*/summary.json")]) == 2
+
+
+def test_a_job_by_script_for_which_there_is_no_line(site):
     (site.folder / "sweep.txt").write_text("seed=1\nseed=2\n")
-    job = site.script("array.sbatch", "lines", "sweep.txt", options=["--array=2", "--nodes=2"])
-    assert site.over(f"{job}_2")["JobState"] == "COMPLETED"
-    run = site.folder / "runs/sweeps/lines" / job / "2"
-    assert "seed: 2\n" in (run / "config.yaml").read_text()
-    assert "ddp, 2 ranks" in (run / "mftrun.log").read_text()
+    job = site.script("array.sbatch", "lines", "sweep.txt", options=["--array=3"])
+    assert site.over(f"{job}_3")["JobState"] == "FAILED"
+    assert "sweep.txt has no line 3" in (site.folder / f"lines-{job}_3.out").read_text()
 
 
 @pytest.mark.usefixtures("all_submitted")
@@ -222,19 +275,60 @@ def test_time_that_is_over_and_an_exact_way_on(site, timed_out, whole):
     assert (shown["JobState"], shown["Restarts"], shown["TimeLimit"]) == ("COMPLETED", "1", "00:01:00")
     assert "9 remaining timeouts" in timed_out.log()
     same_run(timed_out.run(), whole)
+    # Saved where it was held, and gone on with from there.
+    assert "resumed at step 3 from" in timed_out.log()
+    parts = sorted(path.name for path in (timed_out.run() / "wandb").glob("offline-run-*"))
+    assert len(parts) == 2
+    assert len({name.rpartition("-")[2] for name in parts}) == 1
 
 
-def commands_of_the_readme():
+@pytest.mark.usefixtures("all_submitted")
+def test_a_job_whose_time_is_over_too_often_fails_and_goes_on_by_hand(site, too_often, whole):
+    assert too_often.over()["JobState"] == "FAILED"
+    assert "timed-out too many times" in too_often.log()
+    told = mftrun(site.folder, "job=status", f"runs={too_often.sweep}")
+    assert ": stopped: timed-out too many times" in told.stdout, told.stdout
+    second = site.submit(*TOO_OFTEN, *site.gate("too_often"))
+    assert (second.sweep, second.over()["JobState"]) == (too_often.sweep, "COMPLETED")
+    same_run(second.run(), whole)
+
+
+@pytest.mark.usefixtures("all_submitted")
+def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(site, whole):
+    # Comes after the others: they could run on that node, too.
+    lost = site.submit("lost", "checkpoint.every_steps=2", *site.gate("lost"))
+    site.waits("lost", lost.log)
+    site.cluster.lose(site.cluster.shown(lost.job)["NodeList"], lost.job)
+    shown = lost.over()
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "1"), lost.log()
+    assert "resumed at step 2 from" in lost.log()
+    same_run(lost.run(), whole)
+
+
+def lines_of_the_readme():
     text = (ROOT / "launchers" / "README.md").read_text()
-    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))
-    return [shlex.split(line)[3:] for line in blocks.splitlines()]
+    return "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).splitlines()
 
 
-@pytest.mark.parametrize("command", commands_of_the_readme())
-def test_commands_of_the_readme(tmp_path, command):
-    done = mftrun(tmp_path, *command)
+def test_the_readme_shows_what_a_launcher_is_set_to(tmp_path):
+    (command,) = [line for line in lines_of_the_readme() if "--cfg" in line]
+    done = mftrun(tmp_path, *shlex.split(command)[3:])
     assert done.returncode == 0, done.stdout
     assert "partition: gpu" in done.stdout
+
+
+@pytest.mark.usefixtures("all_submitted")
+def test_commands_of_the_readme(site, of_the_readme):
+    on_two, array = of_the_readme
+    for job in (on_two, f"{array}_1", f"{array}_2"):
+        assert site.over(job)["JobState"] == "COMPLETED"
+    runs = site.folder / "runs"
+    sweep = runs / "sweeps" / "mftrun" / array
+    assert "loss=coba" in (sweep / "2/.hydra/overrides.yaml").read_text()
+    assert "array.sbatch" in (sweep / "multirun.yaml").read_text()
+    whole = [path.parent for path in runs.glob("mftrun/*/summary.json")]
+    assert len(whole) == 2
+    assert all("ddp, 2 ranks" in (run / "mftrun.log").read_text() for run in whole)
 
 
 def test_scripts_are_plain():

@@ -3,18 +3,28 @@
 import builtins
 import os
 import signal
+import socket
 
 import pytest
+from hydra.errors import HydraException
 
+from mftrun import cli
+from mftrun.compose import compose_config
 from mftrun.distributed.machines import Machines
-from mftrun.errors import ConfigError
+from mftrun.errors import ConfigError, MftrunError
+from mftrun.explain import explanation
 from mftrun.hydra_plugin import slurm_launcher
-from mftrun.launch.errors import Stopped
+from mftrun.launch.crew import Crew
+from mftrun.launch.errors import NodeLost, RankFailed, Stopped
 from mftrun.launch.joining import _joined
+from mftrun.launch.link import Launch, Link, Signalled
 from mftrun.launch.place import Place, first_host, outer_place
+from mftrun.launch.remote import RemoteAgent
+from mftrun.launch.seats import Seat, World
 from mftrun.launch.signals import ParentSignals, ScheduledSignals, parent_signals
+from mftrun.launch.team import Team
+from mftrun.slurm.controller import environment_number
 from mftrun.slurm.errors import JobFailed
-from mftrun.slurm.job import _own_number
 
 TASK = {
     "SLURM_PROCID": "1",
@@ -100,6 +110,51 @@ def test_a_scheduler_may_ask_while_nothing_can_be_saved(default_handlers):
         os.kill(os.getpid(), signal.SIGUSR2)
 
 
+def test_a_scheduler_may_ask_before_anything_else(default_handlers, monkeypatch):
+    monkeypatch.setenv("MFTRUN_SCHEDULED", "1")
+    monkeypatch.setattr("sys.argv", ["mftrun"])
+    monkeypatch.setattr(cli, "_lead_or_follow", lambda _: os.kill(os.getpid(), signal.SIGUSR2))
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 143
+
+
+@pytest.fixture
+def follower():
+    """The leader's side of a node with one rank, and the node's own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = Link(socket.create_connection(server.getsockname()))
+        agent = RemoteAgent(Link(server.accept()[0]), "node 1", None)
+    crew = Crew(ParentSignals(), [agent])
+    crew.join(agent.launch(Launch([Seat(1, 0, 1)], World(2, "127.0.0.1", 1), b"", None, 20)))
+    yield crew, there
+    there.close()
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "told", "error"),
+    [("", False, RankFailed), ("1", False, NodeLost), ("", True, Stopped), ("1", True, Stopped)],
+    ids=["gone", "gone from a job of Slurm", "asked to stop", "preempted"],
+)
+def test_what_it_means_that_a_node_is_gone(follower, monkeypatch, scheduled, told, error):
+    crew, there = follower
+    monkeypatch.setenv("MFTRUN_SCHEDULED", scheduled)
+    if told:
+        there.send(Signalled(signal.SIGTERM))
+    there.close()
+    crew.watch()
+    with pytest.raises(error) as end:
+        crew.result()
+    assert type(end.value) is error
+
+
+def test_a_port_that_is_taken_cannot_be_chosen_in_a_job():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = Place(0, 2, "127.0.0.1", taken.getsockname()[1], by_slurm=True)
+        with pytest.raises(MftrunError, match="submit again: another job has another port"):
+            Team(place, [])
+
+
 def test_by_hand_usr2_saves():
     assert type(parent_signals({})) is ParentSignals
     with parent_signals({}) as signals:
@@ -109,8 +164,8 @@ def test_by_hand_usr2_saves():
 
 def test_the_last_job_of_an_array_is_not_the_array():
     array = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
-    assert _own_number(TASK) == "12"
-    assert _own_number({**TASK, **array}) == "12_3"
+    assert environment_number(TASK) == "12"
+    assert environment_number({**TASK, **array}) == "12_3"
 
 
 def test_what_a_job_failed_of():
@@ -130,3 +185,28 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r'submitit is not installed: pip install "mftrun\[slurm\]"'):
         slurm_launcher()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["+cluster=slurm", "hydra.launcher.partiton=gpu"], "did you mean hydra.launcher.partition?"),
+        (["hydra.launcher.partition=gpu"], "did you mean hydra.launcher.partition with +cluster=slurm?"),
+        (["hydra.sweeper.n_trial=3"], "did you mean hydra.sweeper.n_trials with hydra/sweeper=optuna?"),
+        (["hydra.launcher.zzzz=3"], "there is no such key; known: _target_"),
+        (["+cluster=slurm", "hydra.launcher.timeout_min=1h"], "timeout_min: Value '1h' of type 'str'"),
+        (["+cluster=slurm", "hydra.launcher.setup=module load x"], 'hydra.launcher.setup=["module load x"]'),
+        (["+cluster=slurm", "hydra.launcher.srun_args=--x"], 'hydra.launcher.srun_args=["--x"]'),
+    ],
+)
+def test_keys_of_a_launcher_that_cannot_be_used(arguments, message):
+    with pytest.raises(HydraException) as refused:
+        compose_config(arguments)
+    assert message in explanation(refused.value, arguments)
+
+
+def test_any_option_of_sbatch_may_be_given():
+    keys = "hydra.launcher.additional_parameters={hold: true}"
+    composed = compose_config(["+cluster=slurm_gpu", keys, "hydra.launcher.account=12"], with_hydra=True)
+    launcher = composed.hydra.launcher
+    assert (launcher.additional_parameters, launcher.account) == ({"hold": True}, "12")
