@@ -83,6 +83,9 @@ def _make_absolute(config: dict[Any, Any]) -> None:
         for group in ("tasks", "fallback"):
             for task in (data.get(group) or {}).values():
                 _absolute(task, ["path", "valid_path"])
+    scoring = (config.get("evaluation") or {}).get("scoring")
+    if isinstance(scoring, dict) and scoring.get("data") != "hub":
+        _absolute(scoring, ["data"])
     # Elsewhere a model's path may be a name that is not a folder.
     model = config.get("model")
     path = model.get("path") if isinstance(model, dict) else None

@@ -19,13 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mftrun.compose import compose_config
 from mftrun.errors import MftrunError
-from mftrun.nearest import nearest, unknown
+from mftrun.nearest import meant, nearest, unknown
 from mftrun.paths import resource_dir
 from mftrun.rerun import config_name
 
 _NOT_THERE = re.compile(r"Could not (?:override|delete(?: from config)?)[. ]+'?([^\s']+?)'?\.?(?:\n|$| )")
 _NO_APPEND = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 
+_AMBIGUOUS = "Ambiguous value for argument"
 _NO_MERGE = "Error merging override"
 
 _HYDRA = "hydra."
@@ -72,6 +73,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _hydra(error: BaseException, arguments: Sequence[str]) -> str:
     text = str(error).strip()
+    if text.startswith(_AMBIGUOUS) and (fault := _fault_beside_sweep(arguments)) is not None:
+        return _hydra(fault, arguments)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         return _unknown_option(error.missing_cfg_file, error.options)
     if isinstance(error, OverrideParseException):
@@ -83,6 +86,18 @@ def _hydra(error: BaseException, arguments: Sequence[str]) -> str:
     if text.startswith(_NO_MERGE) and isinstance(error.__cause__, OmegaConfBaseException):
         return _unfit(text.removeprefix(_NO_MERGE).strip(), error.__cause__)
     return _omegaconf(error) if isinstance(error, OmegaConfBaseException) else text or _cause(error)
+
+
+def _fault_beside_sweep(arguments: Sequence[str]) -> BaseException | None:
+    """What keeps Hydra from seeing that a preset asks for a sweep, so that it complains of several values."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(words)
+    single = [word for word, one in zip(words, parsed, strict=True) if not one.is_sweep_override()]
+    try:
+        compose_config(single, config_name(arguments), with_hydra=True)
+    except (HydraException, OmegaConfBaseException) as fault:
+        return fault
+    return None
 
 
 def _unfit(override: str, error: OmegaConfBaseException) -> str:
@@ -124,6 +139,8 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
         return f"{key}: rerun keeps the options of the run it repeats; override values below {key} instead"
     if owners := _options_with(key):
         return f"{key}: the chosen option has no such key; it belongs to {_some(owners)}"
+    if (other := meant(key.rpartition(".")[2])) is not None:
+        return f"{key}: {other}"
     known = _known_keys(arguments)
     if (close := _nearest_key(key, known)) is not None:
         return f"{key}: there is no such key; did you mean {close}?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mftrun.errors import ConfigError
@@ -28,6 +28,28 @@ def locked(run_dir: Path) -> Iterator[None]:
                 "output_dir",
                 f"another process is running in {run_dir}; wait for it, or choose another folder",
             )
+        yield
+
+
+@contextmanager
+def owned(folder: Path, key: str) -> Iterator[None]:
+    """Makes a folder where there is none, and holds it: one process at a time writes there.
+
+    Args:
+        folder: The folder.
+        key: What the user has named it with.
+
+    Raises:
+        ConfigError: Another process holds it, or it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+        except OSError as error:
+            raise ConfigError(key, f"cannot write in {folder}: {error.strerror}") from error
+        except ConfigError as error:
+            raise ConfigError(key, error.message) from error
         yield
 
 

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "metric_for_best": "evaluation.early_stopping.metric",
+        "metric_for_best_model": "evaluation.early_stopping.metric",
+    }
+)
+
+
+def meant(name: str) -> str | None:
+    """A message for a key that is called otherwise here than by others, if it is one of these."""
+    return f"there is no such key; use {_ELSEWHERE[name]}" if name in _ELSEWHERE else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -14,7 +14,8 @@ from pydantic import Field
 from mftrun.build import check_node, check_value, is_target
 from mftrun.data.tokenized import tokenized_tasks
 from mftrun.errors import ConfigError
-from mftrun.nearest import unknown
+from mftrun.nearest import meant, unknown
+from mftrun.training.scoring import PASS, metrics_of
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -35,6 +36,7 @@ OBJECTS = (
     "distributed",
     "optimizer",
     "scheduler",
+    "sandbox",
 )
 
 
@@ -69,9 +71,10 @@ class EarlyStoppingConfig:
 
     Attributes:
         metric: `mean` of all tasks' validation losses, their `worst`, or a task's name. It is what a sweep
-            minimizes.
-        patience: Evaluations without a better `metric` before the run ends; `None` never ends it.
-        min_delta: What counts as better, in nats.
+            minimizes. Or `pass@1`, the mean of all `EvaluationConfig.benchmarks`, or `pass@1/NAME`: then the
+            highest is the best, and a sweep minimizes what it lacks to 1.
+        patience: Evaluations, or scorings, without a better `metric` before the run ends; `None` never does.
+        min_delta: What counts as better, in nats, or as a share of problems.
         per_task: Evaluations without a better loss of a task before it is frozen; `None` freezes none.
         rollback: When a task is frozen, model and optimizer go back to its best checkpoint.
     """
@@ -99,13 +102,45 @@ class PruningConfig:
 
 
 @dataclass(frozen=True)
+class ScoringConfig:
+    """How the model in training is scored on `EvaluationConfig.benchmarks`.
+
+    Attributes:
+        every: Optimizer steps between two scorings, from the untrained model on; `None`: at the end only.
+        problems: So many of each benchmark, from the first on; `None` takes all.
+        max_new_tokens: Longest answer.
+        style: How the model is asked; `auto` takes the run's template.
+        data: Folder of the benchmarks, or `hub`; `None` takes what is installed.
+        batch_size: Answers that a rank generates at once.
+    """
+
+    every: Positive | None = None
+    problems: Positive | None = 20
+    max_new_tokens: Positive = 256
+    style: str = "auto"
+    data: str | None = None
+    batch_size: Positive = 16
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
-    """Evaluation on all validation data, every `every` steps (`None`: at the end only)."""
+    """Evaluation on all validation data, every `every` steps (`None`: at the end only).
+
+    Attributes:
+        every: Optimizer steps between two.
+        batch_size: Rows of one forward pass on one rank.
+        early_stopping: When the run ends early.
+        pruning: When a job of a sweep does.
+        benchmarks: Names of benchmarks of code, and of sets of them, that the model in training is scored on.
+        scoring: How.
+    """
 
     every: Positive | None
     batch_size: Positive
     early_stopping: EarlyStoppingConfig
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    benchmarks: list[str] = field(default_factory=list)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
 
 @dataclass(frozen=True)
@@ -388,20 +423,15 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
     stopping = config.evaluation.early_stopping
     if config.train.epochs is None and config.train.max_steps is None:
         raise ConfigError("train.max_steps", "is null, and so is train.epochs: the run would never end")
-    if stopping.patience is not None and config.evaluation.every is None:
-        raise ConfigError("evaluation.every", "early stopping needs evaluations; give the steps between two")
+    scores = _check_scoring(config)
+    _check_patience(config, tasks, watches_score=stopping.metric in scores)
     _check_freezing(config, tasks)
     if config.checkpoint.export_best and not config.checkpoint.keep_best:
         raise ConfigError("checkpoint.export_best", "needs checkpoint.keep_best=true")
-    _check_metric("evaluation.early_stopping.metric", stopping.metric, _TOGETHER, tasks)
+    _check_metric("evaluation.early_stopping.metric", stopping.metric, (*_TOGETHER, *scores), tasks)
     _check_pruning(config, tasks)
     if config.data.valid_min > config.data.valid_max:
         raise ConfigError("data.valid_min", f"is above data.valid_max={config.data.valid_max}")
-    if stopping.patience is not None and not _validates(config.data, tasks):
-        raise ConfigError(
-            "evaluation.early_stopping.patience",
-            "there is no validation data to watch; raise data.valid_fraction",
-        )
     for name in (*_TOGETHER, _ANY):
         if name in tasks:
             raise ConfigError(
@@ -409,6 +439,48 @@ def _check_combinations(config: RunConfig, tasks: Mapping[str, TaskConfig]) -> N
             )
     _check_shards(config, tasks)
     _check_names(config.objects["loss"], tasks)
+
+
+def _check_scoring(config: RunConfig) -> list[str]:
+    """What may be watched of benchmarks."""
+    evaluation = config.evaluation
+    key, metric = "evaluation.early_stopping.metric", evaluation.early_stopping.metric
+    if not evaluation.benchmarks:
+        if metric == PASS or metric.startswith(f"{PASS}/"):
+            raise ConfigError(
+                key, f"{metric} needs benchmarks; name some, as in evaluation.benchmarks=[humaneval]"
+            )
+        if evaluation.scoring.every is not None:
+            raise ConfigError(
+                "evaluation.scoring.every",
+                "acts on evaluation.benchmarks only; name some, as in evaluation.benchmarks=[humaneval]",
+            )
+        return []
+    from mftrun.benchmarks.registry import find
+
+    try:
+        return metrics_of([one.name for one in find(evaluation.benchmarks)])
+    except ConfigError as error:
+        raise ConfigError("evaluation.benchmarks", error.message) from error
+
+
+def _check_patience(config: RunConfig, tasks: Mapping[str, TaskConfig], *, watches_score: bool) -> None:
+    evaluation = config.evaluation
+    if evaluation.early_stopping.patience is None:
+        return
+    if watches_score:
+        if evaluation.scoring.every is None:
+            raise ConfigError(
+                "evaluation.scoring.every", "early stopping needs scores; give the steps between two"
+            )
+        return
+    if evaluation.every is None:
+        raise ConfigError("evaluation.every", "early stopping needs evaluations; give the steps between two")
+    if not _validates(config.data, tasks):
+        raise ConfigError(
+            "evaluation.early_stopping.patience",
+            "there is no validation data to watch; raise data.valid_fraction",
+        )
 
 
 def _check_metric(key: str, metric: str, known: Sequence[str], tasks: Mapping[str, TaskConfig]) -> None:
@@ -514,6 +586,8 @@ def _check_keys(node: Mapping[str, Any], known: Mapping[str, bool], key: str) ->
     dot = f"{key}." if key else ""
     for name in node:
         if name not in known:
+            if (other := meant(str(name))) is not None:
+                raise ConfigError(f"{dot}{name}", other)
             raise ConfigError(f"{dot}{name}", unknown(str(name), known, "there is no such key", prefix=key))
     for name, required in known.items():
         if required and name not in node:

@@ -10,9 +10,20 @@ from commands import mftrun
 from datasets import Dataset, DatasetDict
 from runs import SMALL, overrides_for, train, write_task
 
+from mftrun.files import write_atomically
+from mftrun.scoring.competition import competition_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["train.max_steps=2", "tracker.wandb=null", "++data.max_length=96", "train.global_batch_size=4"]
+SANDBOX = "sandbox.allow_unsafe=true"  # where there is none: what is run is harmless
+SHORT_JOBS = {
+    "generate": ["job.max_new_tokens=5"],
+    "generate_benchmark": ["job.max_new_tokens=5", "job.problems=1"],
+    "evaluate": ["job.max_new_tokens=5", "job.problems=1", SANDBOX],
+    "score": ["job.problems=2", SANDBOX],
+    "submit": [],
+}
 
 
 def commands(page):
@@ -37,7 +48,28 @@ def home(tmp_path_factory):
     DatasetDict({"train": Dataset.from_list(rows)}).save_to_disk(folder / "data" / "saved")
     pairs = ({"title": f"Question {number}?", "best": f"answer {number}"} for number in range(30))
     (folder / "data" / "qa.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    write_benchmarks(folder / "data" / "eval")
+    write_solutions(folder / "data" / "answers", {"humaneval": 2})
+    write_solutions(folder / "data" / "finished", competition_rows())
     return folder
+
+
+def write_benchmarks(folder):
+    """A row of each language of HumanEvalPack and of MBPP."""
+    texts = ("prompt", "declaration", "canonical_solution", "buggy_solution", "test", "instruction")
+    others = ("import", "test_setup", "example_test", "signature", "docstring")
+    row = dict.fromkeys((*texts, *others), "x") | {"task_id": "0", "entry_point": "x"}
+    for language in ("python", "java", "js", "cpp", "go", "rust"):
+        write_atomically(folder / "humanevalpack" / f"{language}.jsonl", json.dumps(row))
+    mbpp = {"task_id": 11, "text": "x", "code": "x", "test_setup_code": "", "test_list": ["x"]}
+    write_atomically(folder / "mbpp.jsonl", json.dumps(mbpp))
+
+
+def write_solutions(folder, rows):
+    """Solutions of a model, so many of each benchmark."""
+    for name, count in rows.items():
+        solutions = json.dumps([["x"]] * count)
+        write_atomically(folder / "generations_mine" / f"generations_{name}_mine.json", solutions)
 
 
 def test_the_documents_hold_commands():
@@ -68,10 +100,11 @@ def small(arguments):
         return []
     if any(argument.startswith("rerun=") for argument in arguments):
         return ["train.max_steps=2"]
-    if "job=generate" in arguments:
-        return ["job.max_new_tokens=5"]
+    if job := [short for name, short in SHORT_JOBS.items() if f"job={name}" in arguments]:
+        return job[0]
     groups = {argument.partition("=")[0].partition(".")[0] for argument in arguments}
     model = [] if "model" in groups else SMALL[1:5]
     data = [] if "data" in groups else ["data.on_overlong=truncate"]
     few = ["data.valid_min=5", "data.valid_max=5"] if "experiment=balance" in arguments else []
-    return [*model, *data, *few, *SHORT]
+    scored = [SANDBOX] if any(one.startswith("evaluation.benchmarks=") for one in arguments) else []
+    return [*model, *data, *few, *scored, *SHORT]

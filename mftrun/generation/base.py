@@ -24,10 +24,14 @@ class TokenPrompt(NamedTuple):
     Attributes:
         ids: The tokens.
         number: Its place among all prompts; with the seed it decides the random numbers of its answers.
+        sample: Which of the answers to it is the first to be generated, from 0.
+        begun: How many of its last tokens the answer begins with.
     """
 
     ids: Sequence[int]
     number: int
+    sample: int = 0
+    begun: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,9 @@ class BackendOption(Protocol):
         Raises:
             ConfigError: A library is not installed, or there is no such device.
         """
+
+    def gpus(self) -> int:
+        """How many GPUs one process with it sees; 0 where it needs none."""
 
     def identity(self, weights: Weights) -> Mapping[str, Any]:
         """Its own settings that answers depend on, if only by rounding, as plain values.

@@ -14,9 +14,45 @@ from mftrun.generation.requests import Request
 from mftrun.generation.sampling import Sampling
 from mftrun.generation.streaming import TextStream
 
+_CONTEXT = 8  # tokens that decide how the next one is written
+
 
 class TooLongError(ValueError):
     """A prompt leaves no position for an answer."""
+
+
+def token_prompt(prompts: Prompts, request: Request, number: int, sample: int = 0) -> TokenPrompt:
+    """A request as tokens, and those that its answer begins with.
+
+    Args:
+        prompts: Makes tokens of requests.
+        request: What is asked.
+        number: Its place among all.
+        sample: Which of the answers to it is meant.
+
+    Raises:
+        ValueError: It cannot be rendered, or has no token; says why.
+    """
+    ids = prompts.encode(request)
+    if not ids:
+        raise ValueError("the prompt has no token")
+    begun = prompts.begin(ids, request.begun) if request.begun else []
+    return TokenPrompt([*ids, *begun], number, sample, len(begun))
+
+
+def answer_text(prompts: Prompts, prompt: TokenPrompt, answer: Sequence[int]) -> str:
+    """What the tokens of an answer say, without what it had begun with.
+
+    Args:
+        prompts: Made the prompt.
+        prompt: What is answered.
+        answer: The tokens that were written behind it.
+    """
+    if not prompt.begun:
+        return prompts.text(prompt.ids, answer)
+    asked, begun = prompt.ids[: -prompt.begun], prompt.ids[-prompt.begun :][-_CONTEXT:]
+    whole, before = (prompts.text(asked, ids) for ids in ([*begun, *answer], begun))
+    return whole[len(before) :] if whole.startswith(before) else prompts.text(asked, answer)
 
 
 class Generator:
@@ -42,16 +78,26 @@ class Generator:
             TooLongError: They leave no position for an answer.
             ValueError: The template cannot render it; says why.
         """
-        ids = self._prompts.encode(request)
-        if not ids:
-            raise ValueError("the prompt has no token")
+        ids = list(token_prompt(self._prompts, request, 0).ids)
+        self.check_length(ids)
+        return ids
+
+    def check_length(self, ids: Sequence[int]) -> None:
+        """Whether the tokens of a prompt leave a position for an answer.
+
+        Raises:
+            TooLongError: They do not.
+        """
         positions = self._backend.positions
         if positions is not None and len(ids) >= positions:
             raise TooLongError(
                 f"the prompt has {len(ids):,} tokens, which leave no room for an answer: "
                 f"the model has {positions:,} positions"
             )
-        return ids
+
+    def budget(self, prompt: TokenPrompt, sampling: Sampling) -> int:
+        """Most tokens of an answer to a prompt; 0 or less where there is no room for any."""
+        return sampling.budget(len(prompt.ids), self._backend.positions)
 
     def answers(self, prompts: Sequence[TokenPrompt], sampling: Sampling) -> Iterator[list[Finished]]:
         """Answers all prompts.
@@ -83,10 +129,12 @@ class Generator:
         return answer
 
     def _ending(self, sampling: Sampling, prompt: Sequence[int]) -> Ending:
-        return Ending(self._prompts.stop_ids, sampling.stop, partial(self._prompts.text, prompt))
+        return self._ending_at(sampling, partial(self._prompts.text, prompt))
+
+    def _ending_at(self, sampling: Sampling, decode: Callable[[Sequence[int]], str]) -> Ending:
+        return Ending(self._prompts.stop_ids, sampling.stop, decode)
 
     def _finished(self, prompt: TokenPrompt, ids: Sequence[int], sampling: Sampling) -> Finished:
-        positions = self._backend.positions
-        room = sampling.max_new_tokens if positions is None else positions - len(prompt.ids)
-        found = finished(ids, min(sampling.max_new_tokens, room), self._ending(sampling, prompt.ids))
+        decode = partial(answer_text, self._prompts, prompt)
+        found = finished(ids, self.budget(prompt, sampling), self._ending_at(sampling, decode))
         return found._replace(text=self._prompts.message(found.text)) if found.finish == "stop" else found

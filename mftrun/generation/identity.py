@@ -7,7 +7,6 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-from mftrun.data.template import Template
 from mftrun.generation.base import BackendOption, Weights
 from mftrun.generation.place import Place
 
@@ -16,7 +15,7 @@ _SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".json", ".model", ".txt",
 
 
 def identity(
-    place: Place, weights: Weights, option: BackendOption, template: Template, stop_ids: Sequence[int]
+    place: Place, weights: Weights, option: BackendOption, template: object, stop_ids: Sequence[int]
 ) -> dict[str, Any]:
     """Plain values that are the same where the same prompts get the same answers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping
@@ -107,11 +108,20 @@ def _on_hub(path: str, revision: str | None, base: str | None) -> Place:
             "path",
             f"{path} is not a folder; give that of a run, a model or an adapter, or owner/name on the hub",
         )
+    _log.info("there is no folder %s here: it is taken for a model on the hub%s", path, _like(path))
     settings = _adapter_settings(path, revision)
     if not settings:
         return Place(path, path, revision=revision)
     base = str(settings.get("base_model_name_or_path")) if base is None else _folder_or_id(base)
     return Place(base, base, path, revision=revision, base_revision=_base_revision(base, settings, None))
+
+
+def _like(path: str) -> str:
+    """The folder that was perhaps meant."""
+    named = Path(path)
+    beside = [one.name for one in named.parent.iterdir() if one.is_dir()] if named.parent.is_dir() else []
+    near = difflib.get_close_matches(named.name, beside, n=1)
+    return f" (there is {named.parent / near[0]})" if near else ""
 
 
 def _run_of(folder: Path) -> Path | None:

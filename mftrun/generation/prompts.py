@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from mftrun.data.encoder import Encoded, Encoder, Part
 from mftrun.data.sample import ASSISTANT, DOCUMENT, USER, Message, Origin, Sample
 from mftrun.data.template import Document, ModelTemplate, RoleTemplate, Template
 from mftrun.data.templates import clock
-from mftrun.data.templates.base import UnrenderableError
+from mftrun.data.templates.base import UnrenderableError, stop_ids_of
 from mftrun.data.templates.rendering import ChatTemplate, Conversation
 from mftrun.generation.requests import Request, text_request
 
@@ -39,6 +39,13 @@ class Prompts(Protocol):
 
         Raises:
             ValueError: The template cannot render the request; says why.
+        """
+
+    def begin(self, prompt: Sequence[int], text: str) -> list[int]:
+        """The tokens of a text that the answer begins with, behind those of a prompt.
+
+        Raises:
+            ValueError: It cannot be written; says why.
         """
 
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
@@ -91,10 +98,26 @@ class _Turns:
         self._encoder = template.encoder(tokenizer)
         self._tokenizer = tokenizer
         self._suffix = suffix
+        self._names_count = bool(getattr(template, "control_text", False))
+        self._control = (*template.required_tokens, *tokenizer.convert_ids_to_tokens(self.stop_ids))
+
+    @cached_property
+    def _answer_encoder(self) -> Encoder:
+        return Encoder(self._tokenizer.backend_tokenizer, self._control)
 
     def encode(self, request: Request) -> list[int]:
         """See `Prompts.encode`."""
         return self._cut(_spoken(request.messages), request.tools)
+
+    def begin(self, prompt: Sequence[int], text: str) -> list[int]:
+        """See `Prompts.begin`: answers are tokenized apart, but for whether a control token comes before."""
+        token = self._tokenizer.added_tokens_decoder.get(int(prompt[-1]))
+        before = Part("x" if token is None else token.content, is_template=True)
+        answer = Part(text, self._names_count, weight=1.0)
+        (encoded,) = self._answer_encoder.encode_all([[before, answer]])
+        if isinstance(encoded, str):
+            raise ValueError(encoded)
+        return [int(token) for token in encoded.ids[encoded.targets]]
 
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """See `Prompts.text`; the prompt ends with the template's own words, which say nothing of it."""
@@ -127,9 +150,38 @@ class _Texts(_Turns):
 
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """See `Prompts.text`; the space that begins a word is the first token's, where it follows others."""
-        before = list(prompt[-_CONTEXT:])
-        whole, context = (_decoded(self._tokenizer, ids) for ids in ([*before, *answer], before))
-        return whole[len(context) :] if whole.startswith(context) else _decoded(self._tokenizer, answer)
+        return _decoded_behind(self._tokenizer, prompt, answer)
+
+
+class RawPrompts:
+    """Plain text as the tokenizer writes it, control tokens named in it included; no template at all.
+
+    Args:
+        tokenizer: The tokenizer.
+        ends: Control tokens that end an answer, where the tokenizer has them, besides its end of sequence.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, ends: Sequence[str] = ()) -> None:
+        known = tokenizer.get_added_vocab()
+        self.stop_ids = stop_ids_of(tokenizer, [end for end in ends if end in known])
+        self._tokenizer = tokenizer
+
+    def encode(self, request: Request) -> list[int]:
+        """See `Prompts.encode`; some tokenizers close a text with an end token, and this one goes on."""
+        ids = [int(token) for token in self._tokenizer(request.messages[-1].content)["input_ids"]]
+        return ids[:-1] if ids and ids[-1] == self._tokenizer.eos_token_id else ids
+
+    def begin(self, prompt: Sequence[int], text: str) -> list[int]:
+        """See `Prompts.begin`."""
+        return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
+        """See `Prompts.text`."""
+        return _decoded_behind(self._tokenizer, prompt, answer)
+
+    def message(self, text: str) -> str:
+        """See `Prompts.message`: all of it."""
+        return text
 
 
 class _Chat(_Turns):
@@ -197,6 +249,12 @@ def _spoken(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def _up_to(encoded: Encoded, end: int) -> list[int]:
     return [int(token) for token in encoded.ids[:end]]
+
+
+def _decoded_behind(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int], answer: Sequence[int]) -> str:
+    before = list(prompt[-_CONTEXT:])
+    whole, context = (_decoded(tokenizer, ids) for ids in ([*before, *answer], before))
+    return whole[len(context) :] if whole.startswith(context) else _decoded(tokenizer, answer)
 
 
 def _decoded(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:

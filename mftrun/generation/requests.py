@@ -39,11 +39,13 @@ class Request:
             of role ``document``: templates of conversations take it for a user's, others continue it.
         tools: Descriptions of the functions that may be called, as the text of a JSON list; "" for none.
         origin: Where it comes from, for messages to the user.
+        begun: Text that the answer begins with; the model writes on behind it.
     """
 
     messages: tuple[Message, ...]
     tools: str = ""
     origin: str = ""
+    begun: str = ""
 
     def with_system(self, system: str) -> Request:
         """The same with a system text, unless it has one."""

@@ -23,6 +23,7 @@ class Sampling:
         stop: Texts that end an answer besides the template's end token; they are left out of it.
         seed: Of the random numbers. Those of an answer depend on the seed and the number of its prompt alone,
             not on what is generated beside it.
+        max_length: Most tokens of a prompt and its answer together; None sets no such end.
 
     Raises:
         ConfigError: A value is out of its range, or several greedy answers to one prompt are asked for.
@@ -36,9 +37,11 @@ class Sampling:
     num_samples: int = 1
     stop: Sequence[str] = ()
     seed: int = 0
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         _check("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
+        _check("max_length", self.max_length, self.max_length is None or self.max_length >= 1, "1 or more")
         _check("temperature", self.temperature, self.temperature >= 0, "0 (greedy) or more")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
         _check("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more, or null for all")
@@ -55,6 +58,16 @@ class Sampling:
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature == 0
+
+    def budget(self, prompt: int, positions: int | None) -> int:
+        """Most tokens of an answer; 0 or less where the prompt leaves no room for any.
+
+        Args:
+            prompt: How many tokens the prompt has.
+            positions: Those of the model; None where there is no end.
+        """
+        ends = [end - prompt for end in (positions, self.max_length) if end is not None]
+        return min([self.max_new_tokens, *ends])
 
 
 def _check(name: str, value: object, is_good: bool, wanted: str) -> None:

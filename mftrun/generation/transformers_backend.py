@@ -46,6 +46,15 @@ class Transformers:
         """See `BackendOption.check`."""
         self._device()
 
+    def gpus(self) -> int:
+        """See `BackendOption.gpus`: one, or all where a certain one is asked for."""
+        from mftrun.distributed.machines import visible_gpus
+
+        device = self._device()
+        if device.type != "cuda":
+            return 0
+        return 1 if device.index is None else visible_gpus()
+
     def identity(self, weights: Weights) -> Mapping[str, Any]:
         """See `BackendOption.identity`: all but the batch size; `auto` as what it means here."""
         from mftrun.generation.loading import resolve_dtype
@@ -89,9 +98,12 @@ class TransformersBackend:
         model: In evaluation mode.
         pad_id: Token that fills rows; nothing sees it.
         batch_size: Rows that are generated together, at most.
+        device: Where it computes; None takes where its weights lie.
     """
 
-    def __init__(self, model: Any, pad_id: int, batch_size: int = 16) -> None:
+    def __init__(
+        self, model: Any, pad_id: int, batch_size: int = 16, device: torch.device | None = None
+    ) -> None:
         from transformers import GenerationConfig
 
         from mftrun.models.parts import causal_lm_of, text_config_of
@@ -102,6 +114,7 @@ class TransformersBackend:
         self._model = model
         self._pad_id = pad_id
         self._batch_size = batch_size
+        self._device = device or model.device
         self.positions: int | None = getattr(text_config_of(causal_lm), "max_position_embeddings", None)
 
     def generate(
@@ -113,10 +126,14 @@ class TransformersBackend:
         for begin in range(0, len(prompts), per_window):
             window = prompts[begin : begin + per_window]
             rows = [_Row(prompt, sample, place) for place, prompt in enumerate(window) for sample in samples]
-            answers: list[list[list[int]]] = [[[] for _ in samples] for _ in window]
+            answers: list[list[list[int] | None]] = [[None for _ in samples] for _ in window]
+            waiting = iter(answers)  # for all of its samples, and for those before it
+            first = next(waiting)
             for row, answer in self._answered(rows, sampling, ending):
                 answers[row.place][row.sample] = answer
-            yield from answers
+                while (whole := [one for one in first if one is not None]) and len(whole) == len(first):
+                    yield whole
+                    first = next(waiting, [])
 
     def stream(
         self, prompt: TokenPrompt, sampling: Sampling, ending: Ending, feed: Callable[[list[int]], None]
@@ -147,8 +164,8 @@ class TransformersBackend:
         from mftrun.generation.choice import RowEnds, choices
 
         ids, mask = self._padded([row.prompt.ids for row in rows])
-        budgets = [budget(len(row.prompt.ids), self.positions, sampling) for row in rows]
-        seeds = [f"{sampling.seed} {row.prompt.number} {row.sample}" for row in rows]
+        budgets = [sampling.budget(len(row.prompt.ids), self.positions) for row in rows]
+        seeds = [f"{sampling.seed} {row.prompt.number} {row.prompt.sample + row.sample}" for row in rows]
         settings = GenerationConfig(
             max_new_tokens=max(budgets),
             do_sample=False,
@@ -157,15 +174,14 @@ class TransformersBackend:
             pad_token_id=self._pad_id,
         )
         try:
-            with torch.inference_mode():
-                whole = self._model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    generation_config=settings,
-                    logits_processor=choices(sampling, seeds, mask),
-                    stopping_criteria=StoppingCriteriaList([RowEnds(ids.shape[1], budgets, ending)]),
-                    streamer=streamer,
-                )
+            whole = self._generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=choices(sampling, seeds, mask),
+                stopping_criteria=StoppingCriteriaList([RowEnds(ids.shape[1], budgets, ending)]),
+                streamer=streamer,
+            )
         except torch.OutOfMemoryError as error:
             raise ConfigError(
                 "job.backend.batch_size",
@@ -174,6 +190,14 @@ class TransformersBackend:
         answers: list[list[int]] = whole[:, ids.shape[1] :].tolist()
         return answers
 
+    def _generate(self, **inputs: Any) -> torch.Tensor:
+        """Prompts and answers, int64 [rows, length]."""
+        import torch
+
+        with torch.inference_mode():
+            whole: torch.Tensor = self._model.generate(**inputs)
+        return whole
+
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens and their mask, int64 [rows, longest], padded on the left: all answers begin alike."""
         import torch
@@ -181,13 +205,8 @@ class TransformersBackend:
         width = max(map(len, prompts))
         ids = [[self._pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self._model.device
+        device = self._device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def budget(prompt: int, positions: int | None, sampling: Sampling) -> int:
-    """Most tokens of an answer to a prompt of so many tokens."""
-    return sampling.max_new_tokens if positions is None else min(sampling.max_new_tokens, positions - prompt)
 
 
 class _Streamer:

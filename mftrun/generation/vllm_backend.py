@@ -52,6 +52,10 @@ class Vllm:
         """See `BackendOption.check`."""
         _module("vllm")
 
+    def gpus(self) -> int:
+        """See `BackendOption.gpus`."""
+        return self.tensor_parallel
+
     def identity(self, weights: Weights) -> Mapping[str, Any]:
         """See `BackendOption.identity`: all but the share of memory."""
         return {"tensor_parallel": self.tensor_parallel, "max_length": self.max_length}
@@ -125,14 +129,15 @@ def sampling_values(prompt: TokenPrompt, sampling: Sampling, ending: Ending) -> 
     """The settings as `vllm.SamplingParams` takes them.
 
     Args:
-        prompt: What is answered; its number decides the random numbers.
+        prompt: What is answered; its number and its sample decide the random numbers.
         sampling: The settings.
         ending: What ends an answer.
     """
-    drawn = hashlib.sha256(f"{sampling.seed} {prompt.number}".encode()).digest()
+    sample = f" {prompt.sample}" if prompt.sample else ""
+    drawn = hashlib.sha256(f"{sampling.seed} {prompt.number}{sample}".encode()).digest()
     return {
         "n": sampling.num_samples,
-        "max_tokens": sampling.max_new_tokens,
+        "max_tokens": sampling.budget(len(prompt.ids), None),
         "temperature": float(sampling.temperature),
         "top_p": float(sampling.top_p),
         "top_k": _ALL if sampling.top_k is None else sampling.top_k,

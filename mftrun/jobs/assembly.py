@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import set_seed
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mftrun.launch import RankContext
     from mftrun.models.with_nll import ModelWithNll
     from mftrun.tracking.summary import Summary
+    from mftrun.training.scoring import Scoring
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def assemble(context: RankContext, payload: Payload) -> Run:
     trackers = {"metrics": metrics, **build_trackers(config)} if ranks.is_main else {}
     run_trackers = Trackers(trackers)
     parts = _parts(config, dict(payload.config), layout, engine, data, run_trackers, context)
+    parts = replace(parts, scoring=_scoring(config, payload, strategy, engine, tokenizer))
     # From here on dropout draws another stream on every rank.
     set_seed(config.seed + ranks.index)
     return Run(
@@ -213,6 +215,28 @@ def _parts(
         ),
         early_stopping=EarlyStopping(**vars(config.evaluation.early_stopping)),
         stop=context.stop,
+    )
+
+
+def _scoring(
+    config: RunConfig,
+    payload: Payload,
+    strategy: Strategy,
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerFast,
+) -> Scoring | None:
+    if not config.evaluation.benchmarks:
+        return None
+    from mftrun.examining.opening import open_scoring
+
+    return open_scoring(
+        config,
+        payload.config,
+        engine,
+        is_divided=strategy.sharding.weights,
+        tokenizer=tokenizer,
+        template=build_group(config, "template"),
+        folder=RunLayout(payload.run_dir).scores,
     )
 
 

@@ -42,6 +42,11 @@ class RunLayout:
         return self.run_dir / "curves.png"
 
     @property
+    def scores(self) -> Path:
+        """Answers to benchmarks while the model was trained, and verdicts on them, by step."""
+        return self.run_dir / "scores"
+
+    @property
     def log(self) -> Path:
         """The run's log."""
         return self.run_dir / "mftrun.log"

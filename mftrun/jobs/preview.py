@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mftrun.contamination.settings import Contamination
 from mftrun.data.plan import EpochPlan, Planner
 from mftrun.data.prepare import open_tables
 from mftrun.data.rows import RowBuilder
@@ -24,6 +26,10 @@ from mftrun.text_table import text_table
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from mftrun.contamination.detector import Detector
+    from mftrun.schema import RunConfig
+
+log = logging.getLogger(__name__)
 
 # Padding is measured on so many global batches of the epoch.
 _MEASURED = 500
@@ -37,6 +43,7 @@ class PreviewJob:
         samples: Samples of each task to print.
         max_tokens: Tokens of each sample to print.
         rows: Row modes to compare, by name.
+        contamination: Benchmarks that no sample should hold.
 
     Raises:
         ConfigError: A number is negative.
@@ -45,6 +52,7 @@ class PreviewJob:
     samples: int
     max_tokens: int
     rows: Mapping[str, RowBuilder]
+    contamination: Contamination = field(default_factory=Contamination)
 
     def __post_init__(self) -> None:
         for name in ("samples", "max_tokens"):
@@ -68,12 +76,30 @@ class PreviewJob:
 
         typed, layout = RunConfig.from_dict(config), RunLayout(run_dir)
         build_group(typed, "sampler", tasks=list(task_configs(typed.data)))  # refused before data is read
+        detector = self.contamination.detector()
         report = run_data(typed, run_dir).prepare(checkpoint=None)
-        table, _ = open_tables(layout.data)
-        for text in self._samples(table, load_saved(layout.tokenizer)):
+        table, valid = open_tables(layout.data)
+        tokenizer = load_saved(layout.tokenizer)
+        for text in self._samples(table, tokenizer):
             print(text)
         row_modes = self._row_modes(build_planner(typed, table, typed.seed), typed.train.micro_batch_size)
         print(report.table(), report.places(), row_modes, sep="\n\n")
+        if detector is not None:
+            _warn_of_later_shards(typed)
+            self._compare(detector, {"train": table, "valid": valid}, tokenizer, run_dir)
+
+    def _compare(
+        self,
+        detector: Detector,
+        tables: Mapping[str, SampleTable],
+        tokenizer: PreTrainedTokenizerFast,
+        run_dir: Path,
+    ) -> None:
+        """Says which samples hold the text of a benchmark."""
+        from mftrun.contamination.check import CONTAMINATION, look_through
+
+        found = look_through(tables, tokenizer, detector, run_dir / CONTAMINATION)
+        print("", found.text(self.contamination.show), sep="\n")
 
     def _samples(self, table: SampleTable, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
         mark = _COLOURED if sys.stdout.isatty() else _BRACKETED
@@ -94,6 +120,11 @@ class PreviewJob:
             counts = (f"{plan.rows.num_rows:,}", f"{plan.num_batches:,}")
             cells.append([name, *counts, f"{padding:.1%}", f"{per_step:.1f}"])
         return text_table(cells)
+
+
+def _warn_of_later_shards(config: RunConfig) -> None:
+    if config.data.shard_samples is not None:
+        log.warning("only the first shard is compared with benchmarks; data.shard_samples=null compares all")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class TrainJob:
             run_dir: The run's folder.
 
         Returns:
-            The best watched validation loss, or None where nothing was validated.
+            The best watched validation loss, or what the best watched score lacks to 1; None where there
+            was none.
 
         Raises:
             MftrunError: Anything that the user can put right.
@@ -66,6 +67,10 @@ class TrainJob:
             allowed = typed.checkpoint.allow_changed_config
             refuse_changes(load_config(checkpoint), config, allowed=allowed)
         check_parts(typed)
+        if typed.evaluation.benchmarks:
+            from mftrun.examining.opening import check_scoring
+
+            check_scoring(typed, config)
         data = run_data(typed, run_dir)
         report = data.prepare(checkpoint)
         check_balance(typed, data.valid(), data.total_steps())

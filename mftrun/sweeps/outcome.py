@@ -26,7 +26,7 @@ class Finished:
     """A run that is done.
 
     Attributes:
-        metric: The lowest watched validation loss; None where nothing was validated.
+        metric: The lowest watched validation loss, or what the best watched score lacks to 1; None without.
         pruned: Step at which it ended for being behind the others of its sweep; None if it did not.
     """
 
@@ -143,10 +143,12 @@ def _pruned(records: list[dict[str, Any]]) -> int | None:
 
 
 def _measured(run_dir: Path, config: Mapping[str, Any]) -> Finished:
+    from mftrun.training.scoring import scores_of
     from mftrun.training.stopping import EarlyStopping, losses_of
 
     watch = EarlyStopping(metric=config["evaluation"]["early_stopping"]["metric"])
     records = _records(run_dir)
     evaluations = [losses_of(record) for record in records]  # None stands for what was not finite
     values = [watch.watched(losses) for losses in evaluations if None not in losses.values()]
+    values += [watch.lacking(scores_of(record)) for record in records]
     return Finished(min((value for value in values if value is not None), default=None), _pruned(records))

@@ -94,7 +94,7 @@ class Console:
 
     def _show_table(self, summary: Summary) -> None:
         if self._terminal is not None:
-            lines = "\n".join([summary.totals(), *closing_lines(summary)])
+            lines = "\n".join(closing_lines(summary))
             self._terminal.print(table(summary, self._terminal.width))
             self._terminal.print(lines, markup=False, highlight=False, soft_wrap=True)
 

@@ -57,6 +57,7 @@ def _facts(progress: Progress) -> RenderableType:
 
     formats = {
         "train/loss": ("loss", text.loss),
+        "benchmark/pass@1": ("pass@1", text.share),
         "lr": ("lr", lambda value: f"{value:.2e}"),
         "tokens_per_second": ("tok/s", text.short_count),
         "grad_norm": ("grad norm", lambda value: f"{value:.3g}"),

@@ -69,7 +69,14 @@ class ModelCard:
 
     def render(self) -> str:
         """The card as Markdown with YAML front matter as the hub reads it."""
-        parts = (self._front_matter(), self._intro(), self._tasks(), self._settings(), self._usage())
+        parts = (
+            self._front_matter(),
+            self._intro(),
+            self._tasks(),
+            *self._scores(),
+            self._settings(),
+            self._usage(),
+        )
         return "\n".join(parts)
 
     def write(self, folder: Path) -> Path:
@@ -103,6 +110,18 @@ class ModelCard:
         rows = [_task_row(name, task) for name, task in self.summary.tasks.items()]
         note = "Losses are means of the negative log-likelihood (nats) over the target tokens of a task."
         return "\n".join(["## Tasks", "", header, "|---|" + "---:|" * 6, *rows, "", note, ""])
+
+    def _scores(self) -> list[str]:
+        scores = self.summary.scores
+        if not scores:
+            return []
+        rows = [
+            f"| {_cell(name)} | {text.share(one.first)} | {text.share(one.last)} | {text.share(one.best)} |"
+            for name, one in scores.items()
+        ]
+        header = ["| benchmark | pass@1, first | last | best |", "|---|---:|---:|---:|"]
+        note = "Shares of the problems asked for that were solved in one greedy try, during training."
+        return ["\n".join(["## Benchmarks", "", *header, *rows, "", note, ""])]
 
     def _settings(self) -> str:
         rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in self.settings.items()]

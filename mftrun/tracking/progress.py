@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from mftrun.tracking import text
+from mftrun.tracking.scores import score_parts
 
 _NAME_WIDTH = 20
 _WORST_IN_A_LINE = 4
@@ -77,9 +78,9 @@ class Progress:
 
 
 def plain_lines(progress: Progress, record: Mapping[str, float], now: float, max_tasks: int) -> list[str]:
-    """One aligned line each for the training and the validation losses in `record`, where it has them."""
+    """One aligned line each for training losses, validation losses and scores, where `record` has them."""
     head = f"step {progress.step:>{len(str(progress.total_steps))}}/{progress.total_steps}"
-    return [
+    lines = [
         " | ".join(part for part in (f"{head} {kind}", *parts) if part)
         for kind, parts in (
             ("train", [*_losses(progress, record, "train", max_tasks), *_pace(progress, record, now)]),
@@ -87,6 +88,8 @@ def plain_lines(progress: Progress, record: Mapping[str, float], now: float, max
         )
         if any(key.startswith(f"{kind}/") for key in record)
     ]
+    scores = score_parts(record)
+    return [*lines, " | ".join([f"{head} score", *scores])] if scores else lines
 
 
 def _losses(progress: Progress, record: Mapping[str, float], kind: str, max_tasks: int) -> list[str]:

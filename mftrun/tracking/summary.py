@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mftrun.files import write_atomically
 from mftrun.tracking import text
+from mftrun.tracking.scores import ScoreSummary, score_lines, score_summaries
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,6 +91,7 @@ class Summary:
         total_parameters: Parameters of the model.
         active_parameters: Those of them that one token goes through.
         closing: Lines under the table, name to text: where model, metrics and plot are, what to do next.
+        scores: Benchmark to what its scores came to; empty where the run was not scored.
     """
 
     tasks: Mapping[str, TaskSummary]
@@ -100,10 +102,12 @@ class Summary:
     total_parameters: int
     active_parameters: int
     closing: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, for JSON."""
-        return dataclasses.asdict(self)
+        """Plain containers, for JSON; without scores where there are none."""
+        values = dataclasses.asdict(self)
+        return values if self.scores else {key: value for key, value in values.items() if key != "scores"}
 
     def write(self, run_dir: Path) -> Path:
         """Writes `run_dir`/summary.json, whole or not at all, and returns its path."""
@@ -160,6 +164,7 @@ def summarize(
         total_parameters=total_parameters,
         active_parameters=total_parameters if active_parameters is None else active_parameters,
         closing=dict(closing or {}),
+        scores=score_summaries(records),
     )
 
 
@@ -194,13 +199,14 @@ def plain_text(summary: Summary, width: int = 100) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [_aligned(row, widths) for row in cells]
     lines.insert(2, "-" * (sum(widths) + _GAP * (len(widths) - 1)))
-    return "\n".join([*lines, "", summary.totals(), *closing_lines(summary)])
+    return "\n".join([*lines, "", *closing_lines(summary)])
 
 
 def closing_lines(summary: Summary) -> list[str]:
-    """The lines under the table, their texts aligned."""
+    """The lines under the table: scores, totals, and texts, aligned."""
     width = max((len(name) for name in summary.closing), default=0) + 1
-    return [f"{name + ':':<{width}} {value}" for name, value in summary.closing.items()]
+    closing = [f"{name + ':':<{width}} {value}" for name, value in summary.closing.items()]
+    return [*score_lines(summary.scores), summary.totals(), *closing]
 
 
 def _task_summary(

@@ -12,6 +12,11 @@ def loss(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.2e}"
 
 
+def share(value: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{value:.1%}"
+
+
 def short_count(value: float) -> str:
     """A count in three or four digits: 950, 12.3k, 4.56M."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

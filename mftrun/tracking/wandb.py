@@ -214,6 +214,7 @@ def _define_metrics(run: Any) -> None:
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
     run.define_metric("valid/*", step_metric="step", summary="min,last")
+    run.define_metric("benchmark/*", step_metric="step", summary="max,last")
 
 
 def _final(summary: Summary) -> dict[str, Any]:

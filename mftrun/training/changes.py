@@ -9,6 +9,7 @@ from typing import Any
 
 from mftrun.errors import ConfigError
 from mftrun.nested import changed
+from mftrun.training.scoring import PASS
 
 CONFIG = "config.json"
 
@@ -23,6 +24,15 @@ FIXED_UNLESS_STREAMED = ("data.on_bad", "data.on_overlong")
 # Evaluations decide when a run or a task stops early, if any does.
 NOT_FREE_IF_STOPPING = ("evaluation.every",)
 
+# Scores decide which checkpoint is the best, if one is watched: they must stay comparable.
+NOT_FREE_IF_SCORED = (
+    "evaluation.benchmarks",
+    "evaluation.scoring.every",
+    "evaluation.scoring.problems",
+    "evaluation.scoring.max_new_tokens",
+    "evaluation.scoring.style",
+)
+
 # A probe that no task weight is computed from is only logged.
 FREE_UNLESS_WATCHED = ("probe",)
 
@@ -35,10 +45,13 @@ FREE = (
     "rerun",
     "allowed_targets",
     "tracker",
+    "sandbox",
     "checkpoint",
     "evaluation.every",
     "evaluation.batch_size",
     "evaluation.pruning",
+    "evaluation.benchmarks",
+    "evaluation.scoring",
     "data.cache_dir",
     "data.num_workers",
     "distributed",
@@ -57,7 +70,10 @@ def load_config(checkpoint: Path) -> dict[str, Any]:
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys that matter to the numbers of a run and differ, each with its old and its new value."""
     free = (*FREE, *(() if _watches_probe(old) or _watches_probe(new) else FREE_UNLESS_WATCHED))
-    kept = NOT_FREE_IF_STOPPING if _stops_early(new) else ()
+    kept = (
+        *(NOT_FREE_IF_STOPPING if _stops_early(new) else ()),
+        *(NOT_FREE_IF_SCORED if _watches_scores(new) else ()),
+    )
     return {
         key: pair for key, pair in changed(old, new).items() if _under(key, kept) or not _under(key, free)
     }
@@ -70,6 +86,11 @@ def _watches_probe(config: Mapping[str, Any]) -> bool:
 def _stops_early(config: Mapping[str, Any]) -> bool:
     stopping = config.get("evaluation", {}).get("early_stopping", {})
     return any(stopping.get(name) is not None for name in ("patience", "per_task"))
+
+
+def _watches_scores(config: Mapping[str, Any]) -> bool:
+    metric = config.get("evaluation", {}).get("early_stopping", {}).get("metric")
+    return str(metric).startswith(PASS)
 
 
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, allowed: bool) -> None:

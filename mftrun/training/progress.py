@@ -95,7 +95,7 @@ class Progress:
         targets: Target tokens seen, per task, by their weight.
         samples: Samples with targets seen, per task.
         seconds: Time spent training so far, in all sessions.
-        overall: The watched validation loss.
+        overall: The watched validation loss; of a watched score, what it lacks to 1.
         tasks: The validation loss of each task, where tasks are stopped one by one. Of a frozen task only the
             lowest goes on.
         frozen: The tasks that are no longer trained, in the order in which they were frozen.
@@ -104,6 +104,7 @@ class Progress:
         rolled_back_at: The step after which they last went back; None if they never did. From then on the
             model is not the one that was evaluated at that step.
         evaluated_at: Step of the newest evaluation, -1 before the first.
+        scored_at: Step of the newest scores on benchmarks, -1 before the first.
         pruned: Step at which the run ended, as others of its sweep do better; None if it did not.
     """
 
@@ -120,6 +121,7 @@ class Progress:
     rollback: int | None = None
     rolled_back_at: int | None = None
     evaluated_at: int = -1
+    scored_at: int = -1
     pruned: int | None = None
 
     def freeze(self, tasks: Iterable[str]) -> None:

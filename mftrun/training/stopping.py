@@ -1,4 +1,4 @@
-"""When to stop early: validation losses that have not improved for a while, of the run or of one task."""
+"""When to stop early: losses, or a score, that have not improved for a while, of the run or of one task."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Watches one validation loss, or that of every task as well.
+    """Watches one validation loss, or that of every task as well; or a score on benchmarks, of all or one.
 
     Freezing a task by its own loss, going back to its best checkpoint or not, is mSFT (arXiv 2603.21606).
 
     Args:
-        metric: ``mean`` (over tasks), ``worst`` (the highest of all tasks) or the name of a task.
-        patience: Evaluations without improvement before the run ends; None never ends it.
-        min_delta: Improvement that counts, in nats.
+        metric: ``mean`` (over tasks), ``worst`` (the highest of all tasks) or the name of a task; or what
+            `mftrun.training.scoring.metrics_of` names of benchmarks.
+        patience: Evaluations of what is watched without improvement before the run ends; None never ends it.
+        min_delta: Improvement that counts, in nats, or as a share of problems.
         per_task: Evaluations without improvement of its own loss before a task is frozen; None freezes none.
         rollback: Whether model and optimizer go back to the best checkpoint of a task that is frozen.
     """
@@ -75,8 +76,23 @@ class EarlyStopping:
         back_to = _rollback_step(progress, to_freeze) if self.rollback else None
         return Verdict(is_best, best_tasks, to_freeze, back_to)
 
+    def observe_scores(self, progress: Progress, scores: Mapping[str, float]) -> bool:
+        """Takes scores on benchmarks into ``progress``, and says whether the watched one is the best so far.
+
+        Args:
+            progress: Its ``overall`` is updated, with what the score lacks to 1: the lowest is the best.
+            scores: By metric; what could not be measured is absent.
+        """
+        value = self.lacking(scores)
+        return value is not None and progress.overall.take(value, progress.step, self.min_delta)
+
+    def lacking(self, scores: Mapping[str, float]) -> float | None:
+        """What the watched score lacks to 1, None where no score is watched or it is absent."""
+        score = scores.get(self.metric)
+        return None if score is None else 1 - score
+
     def exhausted(self, progress: Progress) -> bool:
-        """Whether patience with the watched loss has run out."""
+        """Whether patience with what is watched has run out."""
         return self.patience is not None and progress.overall.stale >= self.patience
 
     def watched(self, losses: Mapping[str, float]) -> float | None:

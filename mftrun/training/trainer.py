@@ -16,6 +16,7 @@ from mftrun.training.diagnose import explain_non_finite
 from mftrun.training.meter import Meter
 from mftrun.training.progress import Progress
 from mftrun.training.pruning import PRUNED, MedianRule, Pruner
+from mftrun.training.scoring import scores_record
 from mftrun.training.step import accumulate
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mftrun.training.feed import Feed
     from mftrun.training.saving import Saver
     from mftrun.training.schedulers import Scheduler
+    from mftrun.training.scoring import Scoring
     from mftrun.training.stopping import EarlyStopping, Verdict
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,9 @@ class Parts:
         evaluator: Exact validation losses.
         tracker: Where records go; silent on all ranks but the first.
         saver: Writes and restores checkpoints.
-        early_stopping: Watches the validation loss.
+        early_stopping: Watches the validation loss, or the scores.
         stop: What signals asked of this rank.
+        scoring: Scores on benchmarks; None without any.
     """
 
     engine: Engine
@@ -66,6 +69,7 @@ class Parts:
     saver: Saver
     early_stopping: EarlyStopping
     stop: StopRequest
+    scoring: Scoring | None = None
 
 
 class Trainer:
@@ -103,7 +107,7 @@ class Trainer:
         self.progress = self.parts.saver.restore(checkpoint, self.meter)
         self._freeze_parts()
         # An evaluation that was cut short is done again, and may find a best: then this step is saved again.
-        self._saved_step = -1 if self._evaluation_pending() else self.progress.step
+        self._saved_step = -1 if self._measuring_pending() else self.progress.step
         if self.parts.engine.ranks.is_main:
             self.parts.saver.checkpoints.drop_after(self.progress.step)
         log.info("resumed at step %d from %s", self.progress.step, checkpoint)
@@ -119,9 +123,12 @@ class Trainer:
                 and then the steps so far are saved.
         """
         with self.parts.stop.graceful():
-            if self._evaluation_pending() and self._evaluate():
+            if self._measure():
                 self._save()
-            finished = self._steps() and not self._evaluation_pending()
+            over = self._steps()
+            if over and self._measure(over=True):
+                self._saved_step = -1  # was saved before it was known to be the best
+            finished = over and not self._measuring_pending(over=True)
             self._settle()
             self._save()
             self._settle()
@@ -192,7 +199,7 @@ class Trainer:
         step = self.progress.step
         if step == self._total or step % self._train.log_every == 0:
             self._log()
-        best = self._evaluation_pending() and self._evaluate()
+        best = self._measure()
         # Asked after the evaluation: a task that it froze may have been all that was left of the epoch.
         epoch_end = self.parts.feed.is_over(self.progress.epoch, self.progress.batch)
         keep = epoch_end and self._checkpoint.every_epoch
@@ -229,6 +236,7 @@ class Trainer:
         else:
             self._roll_back()
             self._log_validation()  # of the model that is left
+            self._log_scores()
 
     def _log_validation(self) -> dict[str, float] | None:
         """Evaluates; None where a stop cut it short."""
@@ -254,6 +262,18 @@ class Trainer:
         record["epoch"] = self.parts.feed.fraction(self.progress.epoch, self.progress.batch)
         self.parts.tracker.log(self.progress.step, record)
 
+    def _measure(self, *, over: bool = False) -> bool:
+        """Does what this step asks for of evaluation and scores; see `_evaluate` for what it returns.
+
+        Args:
+            over: Whether no step follows.
+        """
+        best = self._evaluation_pending() and self._evaluate()
+        return (self._scoring_pending(over=over) and self._score()) or best
+
+    def _measuring_pending(self, *, over: bool = False) -> bool:
+        return self._evaluation_pending() or self._scoring_pending(over=over)
+
     def _evaluation_pending(self) -> bool:
         """Whether this step asks for an evaluation that has not been done, or was cut short by a stop."""
         step = self.progress.step
@@ -274,10 +294,39 @@ class Trainer:
         self._freeze(verdict)
         if self.progress.rollback is not None:
             return True  # what is there before going back, and the note to do so
-        best = verdict.is_best or bool(verdict.best_tasks)
+        return self._keeps(verdict.is_best or bool(verdict.best_tasks))
+
+    def _keeps(self, best: bool) -> bool:
         # The untrained model is worth a checkpoint only where one may go back to it.
         goes_back = self._checkpoint.export_best or self.parts.early_stopping.rollback
         return best and self._checkpoint.keep_best and (self.progress.step > 0 or goes_back)
+
+    def _scoring_pending(self, *, over: bool) -> bool:
+        """Whether this step asks for scores that there are none of yet, or that a stop cut short."""
+        scoring, step = self.parts.scoring, self.progress.step
+        if scoring is None or self.progress.scored_at >= step:
+            return False
+        ended = over and self.progress.pruned is None
+        return ended or scoring.is_due(step, self._total)
+
+    def _score(self) -> bool:
+        """Scores and says whether a checkpoint of the new best is wanted."""
+        scores = self._log_scores()
+        if scores is None:
+            return False
+        self._settle()
+        self.progress.scored_at = self.progress.step
+        return self._keeps(self.parts.early_stopping.observe_scores(self.progress, scores))
+
+    def _log_scores(self) -> dict[str, float] | None:
+        """Scores; None where a stop cut it short, or there is nothing to score on."""
+        if self.parts.scoring is None:
+            return None
+        with self.meter.paused():
+            scores = self.parts.scoring.scores(self.progress.step, self.parts.stop)
+        if scores:
+            self.parts.tracker.log(self.progress.step, scores_record(scores))
+        return scores
 
     def _prune(self, losses: dict[str, float]) -> None:
         """Ends the run if the others of its sweep do better; the first rank says so, as files may change."""

@@ -274,6 +274,15 @@ def test_places(run, merged, tmp_path):
         look_up(str(merged), revision="main")
 
 
+def test_a_misspelt_folder_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mftrun.generation.place._adapter_settings", lambda *_: {})
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    with caplog.at_level(logging.INFO):
+        assert look_up("runs/dmeo").model == "runs/dmeo"
+    assert "no folder runs/dmeo here: it is taken for a model on the hub (there is runs/demo)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [

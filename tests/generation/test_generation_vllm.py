@@ -10,7 +10,7 @@ from mftrun.errors import ConfigError
 from mftrun.generation.base import Ending, TokenPrompt, Weights
 from mftrun.generation.place import Place
 from mftrun.generation.sampling import Sampling
-from mftrun.generation.vllm_backend import Vllm
+from mftrun.generation.vllm_backend import Vllm, sampling_values
 
 ENDING = Ending([7, 9], ("END",), str)
 
@@ -150,3 +150,15 @@ def test_what_is_missing_or_out_of_range(vllm, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ConfigError, match="pip install vllm"):
         Vllm().check()
+
+
+def test_a_single_answer_has_random_numbers_and_room_of_its_own():
+    prompt = TokenPrompt([1, 2, 3], 4)
+    settings = Sampling(max_new_tokens=9, temperature=1.0, max_length=5)
+    first, second = (
+        sampling_values(one, settings, ENDING) for one in (prompt, prompt._replace(sample=1, begun=2))
+    )
+    assert first["seed"] == sampling_values(prompt, replace(settings, max_length=None), ENDING)["seed"]
+    assert first["seed"] != second["seed"]
+    assert first["max_tokens"] == second["max_tokens"] == 2
+    assert Vllm(tensor_parallel=2).gpus() == 2

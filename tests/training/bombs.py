@@ -72,3 +72,19 @@ class Raise(Strike):
             raise ZeroDivisionError
 
         trainer.accumulate = fail
+
+
+class Scores(Strike):
+    """Lets each scoring find what is asked for, whatever the model answers."""
+
+    def __init__(self, scores: dict[int, float]) -> None:
+        super().__init__(-1, 0)
+        self.scores = {int(step): score for step, score in scores.items()}
+
+    def start(self, run):
+        from mftrun.examining.examiner import LiveExaminer
+
+        found = self.scores
+        LiveExaminer.examine = lambda self, step, stop: (
+            None if stop.stop_requested else {"humaneval": found[step]}
+        )

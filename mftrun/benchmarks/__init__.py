@@ -1,0 +1,1 @@
+"""Benchmarks of code: prompts, stop texts, and the programs that answers become."""

@@ -1,0 +1,1 @@
+"""Programs run and counted: verdicts, pass@k, the table, the submission."""
