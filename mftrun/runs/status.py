@@ -181,12 +181,20 @@ def _before_begin(job: Submitted, slurm: SlurmJob) -> tuple[State, tuple[str, ..
     live = live_state(slurm)
     if live is not None:
         return live, ()
-    log = f"; its log: {job.log}" if job.log else ""
+    log = f"; its log: {job.log}{_last_line(job.log)}" if job.log else ""
     if slurm.state in _ENDED_BY_OTHERS:
         return State.STOPPED, (f"Slurm job {job.job_id} was ended before its run began{log}",)
     if slurm.state is None and not slurm.is_gone:
         return State.NOT_STARTED, (f"Slurm does not say how job {job.job_id} stands{log}",)
     return State.FAILED, (f"Slurm job {job.job_id} ended before its run began{log}",)
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
 
 
 def _newest(run: RunFolder) -> dict[str, float]:

@@ -10,6 +10,9 @@ from mftrun.errors import ConfigError
 from mftrun.slurm.waiting import queued
 
 _REQUEUE = frozenset({"requeue", "no-requeue", "no_requeue"})
+# Around the lines of `setup`: without the module that one loads, a run would train with another one.
+_STOP = "trap 'echo \"error: hydra.launcher.setup: failed: $BASH_COMMAND\" >&2; exit 1' ERR"
+_GO_ON = "trap - ERR"
 # What the executor calls alike on all clusters; everything else is Slurm's.
 _COMMON = frozenset(
     {"timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout"}
@@ -42,6 +45,8 @@ def submit(
     import submitit
     from submitit.core.utils import FailedJobError
 
+    if (minutes := parameters.get("timeout_min", 1)) < 1:  # for Slurm, 0 is no limit at all
+        raise ConfigError("hydra.launcher.timeout_min", f"must be 1 or more minutes, not {minutes}")
     try:
         slurm = submitit.AutoExecutor(folder=folder, cluster="slurm", **executor)
     except RuntimeError as error:
@@ -90,6 +95,8 @@ def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:
     more = returning(parameters.get("additional_parameters") or {})
     given = {name: value for name, value in parameters.items() if value is not None}
     given["additional_parameters"] = more
+    if setup := given.get("setup"):
+        given["setup"] = [_STOP, *setup, _GO_ON]
     return {name if name in _COMMON else f"slurm_{name}": value for name, value in given.items()}
 
 

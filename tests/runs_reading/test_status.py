@@ -85,6 +85,9 @@ def test_slurm_is_asked_once_and_knows_better_than_the_lock(tmp_path):
     assert "7_1 PENDING (Resources)" in shown(found)
 
 
+ENDED = "Slurm job 8_1 ended before its run began"
+
+
 def test_a_sweep_that_has_not_begun_has_a_line_for_each_job(tmp_path):
     log = submit(tmp_path, "8_1", number=1, log="module: command not found") / "8_1_0_log.out"
     for job_id in ("7_0", "8_0", "8_2", "8_3"):  # the first of them twice
@@ -93,7 +96,7 @@ def test_a_sweep_that_has_not_begun_has_a_line_for_each_job(tmp_path):
     found = statuses(find(str(tmp_path)), NOW, slurm)
     assert [(one.label, one.state, one.notes) for one in found] == [
         ("Slurm job 8_0", State.WAITING, ()),
-        ("Slurm job 8_1", State.FAILED, (f"Slurm job 8_1 ended before its run began; its log: {log}",)),
+        ("Slurm job 8_1", State.FAILED, (f"{ENDED}; its log: {log}: module: command not found",)),
         ("Slurm job 8_2", State.STOPPED, ("Slurm job 8_2 was ended before its run began",)),
         ("Slurm job 8_3", State.FAILED, ("Slurm job 8_3 ended before its run began",)),
     ]

@@ -1,7 +1,6 @@
 """A Slurm of our own: two nodes on one machine, without systemd, cgroups or accounting."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -10,6 +9,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from tools import install
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 PACKAGES = ("slurm-wlm", "munge")
@@ -175,7 +176,7 @@ def running_cluster():
     """
     if os.geteuid() != 0:
         raise RuntimeError("Slurm's daemons need root")
-    _install()
+    install(PACKAGES, lambda: not _missing())
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     cluster = Cluster(folder)
     try:
@@ -215,22 +216,6 @@ def _is_on(pid, node):
         return name in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
     except OSError:
         return False
-
-
-def _install():
-    """Once on this machine, whatever number of test processes want it."""
-    with Path("/tmp/mftrun-tests-apt.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _missing():
-            return
-        if shutil.which("apt-get") is None:
-            raise RuntimeError(f"{', '.join(_missing())} not installed, and no apt-get to install them with")
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for step in (["apt-get", "update", "-qq"], command):
-            done = subprocess.run(step, env=environment, text=True, capture_output=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"{' '.join(step)} failed: {done.stderr[-300:]}")
 
 
 def _missing():

@@ -4,6 +4,7 @@ import builtins
 import os
 import signal
 import socket
+import subprocess
 
 import pytest
 from hydra.errors import HydraException
@@ -25,6 +26,7 @@ from mftrun.launch.signals import ParentSignals, ScheduledSignals, parent_signal
 from mftrun.launch.team import Team
 from mftrun.slurm.controller import environment_number
 from mftrun.slurm.errors import JobFailed
+from mftrun.slurm.submission import _named, submit
 
 TASK = {
     "SLURM_PROCID": "1",
@@ -203,6 +205,29 @@ def test_keys_of_a_launcher_that_cannot_be_used(arguments, message):
     with pytest.raises(HydraException) as refused:
         compose_config(arguments)
     assert message in explanation(refused.value, arguments)
+
+
+def test_what_keeps_a_preset_from_sweeping_is_told():
+    arguments = ["+cluster=slurm_sweep", "loss=mft,coba", "hydra.launcher.partiton=gpu"]
+    with pytest.raises(HydraException, match="Ambiguous value") as refused:
+        compose_config(["loss=mft,coba"])
+    assert "did you mean hydra.launcher.partition?" in explanation(refused.value, arguments)
+    assert "Ambiguous value" in explanation(refused.value, arguments[:2])
+
+
+@pytest.mark.parametrize(("line", "goes_on"), [("true", True), ("[ -z x ] || true", True), ("false", False)])
+def test_a_line_of_setup_that_fails_ends_the_job(line, goes_on):
+    setup = _named({"setup": [line]})["slurm_setup"]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([*setup, "false", "echo ran"])], text=True, capture_output=True, check=False
+    )
+    assert ("ran" in done.stdout) is goes_on
+    assert ("error: hydra.launcher.setup: failed: false" in done.stderr) is not goes_on
+
+
+def test_a_time_that_nothing_fits_in_is_refused():
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.timeout_min: must be 1 or more"):
+        submit(print, [()], folder="x", executor={}, parameters={"timeout_min": 0})
 
 
 def test_any_option_of_sbatch_may_be_given():
