@@ -102,13 +102,10 @@ def _asked(evaluation: EvaluationConfig) -> list[Asked]:
 
 
 def _require_tools(scorer: Scorer, asked: Asked) -> None:
-    missing = scorer.missing(asked)
-    if missing is not None:
-        raise ConfigError(
-            _ROOT,
-            f"{asked.benchmark.name} cannot be scored here: {missing.what} is missing, install it with: "
-            f"{missing.install}; or leave the benchmark out",
-        )
+    skip = scorer.skip(asked)
+    if skip is not None:
+        name = asked.benchmark.name
+        raise ConfigError(_ROOT, f"{name} cannot be scored here: {skip.told()}; or leave the benchmark out")
 
 
 @contextmanager

@@ -75,6 +75,10 @@ class Language(Protocol):
     def memory_signs(self) -> Sequence[str]:
         """Texts on standard error by which its compiler and its programs say that memory has run out."""
 
+    @property
+    def smallest(self) -> str:
+        """A program that passes: where it does not, none can."""
+
     def missing(self) -> Missing | None:
         """The first tool that is not here; None where all are."""
 

@@ -43,6 +43,7 @@ class Cpp:
     kit: Kit = field(default_factory=Kit)
     name = "cpp"
     memory_signs = ("instance of 'std::bad_alloc'", "cc1plus: out of memory", "virtual memory exhausted")
+    smallest = "int main() { return 0; }\n"
 
     def missing(self) -> Missing | None:
         """See `Language.missing`."""

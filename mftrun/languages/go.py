@@ -42,6 +42,7 @@ class Go:
 
     name = "go"
     memory_signs = ("runtime: out of memory", "runtime: cannot allocate memory", "cannot allocate memory")
+    smallest = 'package main\n\nimport "testing"\n\nfunc TestNothing(t *testing.T) {}\n'
 
     compile_seconds: float = 60.0
 

@@ -35,6 +35,7 @@ class Java:
 
     name = "java"
     memory_signs = ("java.lang.OutOfMemoryError", "insufficient memory for the Java Runtime")
+    smallest = "public class Main {\n    public static void main(String[] arguments) {}\n}\n"
 
     compile_seconds: float = 60.0
     heap_mb: int = 2048

@@ -33,6 +33,7 @@ class JavaScript:
     modules: Path | None = None
     name = "js"
     memory_signs = ("heap out of memory", "process out of memory", "allocation failed", "Allocation failed")
+    smallest = "console.assert(true)\n"
 
     def missing(self) -> Missing | None:
         """See `Language.missing`."""

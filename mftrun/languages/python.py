@@ -25,6 +25,7 @@ class Python:
 
     name = "python"
     memory_signs = ("MemoryError",)
+    smallest = "pass\n"
 
     def missing(self) -> Missing | None:
         """See `Language.missing`."""

@@ -60,6 +60,7 @@ class Rust:
 
     name = "rust"
     memory_signs = ("memory allocation of", "rustc-LLVM ERROR: out of memory")
+    smallest = "fn main(){}\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn nothing() {}\n}\n"
 
     compile_seconds: float = 120.0
 

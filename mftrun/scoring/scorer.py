@@ -11,7 +11,7 @@ from typing import Any
 from mftrun.benchmarks.base import Benchmark, Problem
 from mftrun.data.progress import progress
 from mftrun.errors import ConfigError, MftrunError
-from mftrun.languages.base import Judged, Language, Missing
+from mftrun.languages.base import Judged, Language, Missing, Program, Verdict
 from mftrun.scoring.attempts import Attempt, attempts
 from mftrun.scoring.judging import Judge, judged_together
 from mftrun.scoring.pass_at_k import tries
@@ -21,6 +21,7 @@ from mftrun.scoring.verdicts_file import VerdictsFile
 log = logging.getLogger(__name__)
 
 JudgeOf = Callable[[Language], Judge]
+_SMALLEST_SECONDS = 60.0
 VERDICTS = "verdicts"
 """The folder of verdicts, beside the solutions."""
 
@@ -98,12 +99,20 @@ class Scorer:
     def _reason(self, language: Language) -> str | None:
         """Why a language could not be made ready; that is tried once."""
         if language.name not in self._unready:
-            try:
-                language.prepare()
-                self._unready[language.name] = None
-            except MftrunError as error:
-                self._unready[language.name] = f"{language.name} cannot be made ready: {error}"
+            self._unready[language.name] = self._tried(language)
         return self._unready[language.name]
+
+    def _tried(self, language: Language) -> str | None:
+        """Why no program of a language could pass; None where one did."""
+        try:
+            language.prepare()
+        except MftrunError as error:
+            return f"{language.name} cannot be made ready: {error}"
+        judged = self.judge(language)(Program(language.name, language.smallest, _SMALLEST_SECONDS))
+        if judged.verdict is Verdict.PASSED:
+            return None
+        ended = f"a program that does nothing ends as {judged.verdict.value}: {judged.log}"
+        return f"{language.name} does not work here: {ended}"
 
     def missing(self, asked: Asked) -> Missing | None:
         """The tool without which a benchmark cannot be scored here, if there is one."""

@@ -13,6 +13,7 @@ from mftrun.solving.earlier import set_aside
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _PLAIN = ("model", "checkpoint")  # says nothing of which model it is
+_TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d.*")  # of a run's folder, below one with the run's name
 
 
 def model_name(path: str, asked: str | None = None) -> str:
@@ -26,12 +27,14 @@ def model_name(path: str, asked: str | None = None) -> str:
         ConfigError: The name that was asked for is not fit for files.
     """
     if asked is not None:
-        if not asked or _UNSAFE.search(asked):
+        if not asked.strip(".") or _UNSAFE.search(asked):
             raise ConfigError("job.model_name", f"must be letters, digits and any of ._-, not {asked!r}")
         return asked
     folder = Path(path).expanduser()
     parts = folder.absolute().parts if folder.exists() else folder.parts
-    named = next((part for part in reversed(parts) if part not in _PLAIN), "")
+    *above, named = ["", *(part for part in parts if part not in _PLAIN)]
+    if above and _TIME.fullmatch(named):
+        named = f"{above[-1]}-{named}"
     return _UNSAFE.sub("-", named).strip("-") or "model"
 
 

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mftrun.benchmarks.base import Benchmark, Problem
-from mftrun.generation.generator import Generator
 from mftrun.launch.errors import Stopped
 from mftrun.lock import owned
-from mftrun.solving.answers import OVERLONG, answers, check_room
+from mftrun.solving.answers import OVERLONG, check_room
 from mftrun.solving.candidate import Candidate
-from mftrun.solving.questions import Key, Question, questions
+from mftrun.solving.questions import Question, questions
 from mftrun.solving.record import Record
 from mftrun.solving.settings import sampling_values
 from mftrun.solving.sharing import Left, Manner, count_ranks, deal, run_works
-from mftrun.solving.styles import Bound
 
 _log = logging.getLogger(__name__)
 
@@ -121,28 +119,6 @@ class Solver:
         start = time.monotonic()
         run_works(self.candidate, self.manner, deal(left, ranks), self.log_file)
         _log.info("%s questions answered in %.1f s", f"{count:,}", time.monotonic() - start)
-
-
-def solve_loaded(generator: Generator, bound: Bound, task: Task, manner: Manner) -> list[list[str]]:
-    """The solutions of a model that is loaded, without a record.
-
-    Args:
-        generator: The model.
-        bound: How it is asked.
-        task: What is to be solved.
-        manner: How.
-
-    Returns:
-        Of each problem the solutions.
-    """
-    benchmark, samples = task.benchmark, manner.sampling.num_samples
-    asked = questions(bound, benchmark, task.asked, samples)
-    found = answers(generator, manner.sampling, benchmark.stop, asked, manner.on_overlong)
-    texts = {one.key: one.answer for one in found}
-    return [
-        [benchmark.postprocess(problem, texts[Key(problem.id, sample)]) for sample in range(samples)]
-        for problem in task.asked
-    ]
 
 
 @contextmanager

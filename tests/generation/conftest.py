@@ -3,44 +3,23 @@
 import json
 
 import pytest
-import torch
 import yaml
 from runs import overrides_for, train, write_task
+from tiny_models import sure_model, tiny_tokenizer
 
 from mftrun.compose import compose
-from mftrun.models.tiny import TinyLlama
-
-SIZES = TinyLlama(
-    vocab_size=300,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=48,
-    max_position_embeddings=64,
-)
-TEXTS = [
-    "def add(a, b):\n    return a + b\n",
-    "Write a function that adds two numbers.",
-    "system human bot\n",
-]
-CONTROL = ("<s>", "<|im_start|>", "<|im_end|>")
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     """A tokenizer with control tokens of several templates."""
-    return SIZES.tokenizer(lambda: iter(TEXTS * 3), CONTROL)
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def model(tokenizer):
     """A model that has learnt nothing, but is sure of itself: answers depend on the prompt."""
-    torch.manual_seed(1)
-    found = SIZES.load(tokenizer, torch.float32).eval()
-    with torch.no_grad():
-        for parameter in found.parameters():
-            parameter.mul_(4.0)
-    return found
+    return sure_model(tokenizer, positions=64)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ PACKAGES = {
 MODULES = Path("/tmp/mftrun-tests-node")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def tools():
     """Everything that Python, JavaScript and C++ need."""
     with contextlib.suppress(RuntimeError):
@@ -27,6 +27,9 @@ def tools():
         if missing:
             install(missing, lambda: all(PACKAGES[name]() for name in missing))
         install_node_module("js-md5", MODULES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NODE_PATH", str(MODULES / "node_modules"))
-        yield
+
+
+@pytest.fixture(autouse=True)
+def _modules(tools, monkeypatch):
+    # For one test alone: ranks of others are forked from a server that must have the same environment.
+    monkeypatch.setenv("NODE_PATH", str(MODULES / "node_modules"))

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from standins import Judge, Plain, Words
+from tiny_models import saved
 
 from mftrun.benchmarks.base import Problem
-from mftrun.models.tiny import TinyLlama
 from mftrun.scoring.scorer import Asked, Scorer
 
 
@@ -45,20 +44,7 @@ def generations(tmp_path):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The folder of a model that has learnt nothing."""
-    folder = tmp_path_factory.mktemp("scoring") / "tiny"
-    sizes = TinyLlama(
-        vocab_size=300,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=128,
-    )
-    tokenizer = sizes.tokenizer(lambda: iter(["def add(a, b):\n    return a + b\n"] * 9))
-    torch.manual_seed(1)
-    sizes.load(tokenizer, torch.float32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(tmp_path_factory.mktemp("scoring") / "tiny", positions=128)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ class Plain:
     tool: str | None = None
     driver: str = "1"
     fault: str | None = None
+    smallest: str = "smallest passed"
 
     def missing(self):
         return None if self.tool is None else Missing(self.tool, f"install {self.tool}")
@@ -52,5 +53,6 @@ class Judge:
         return self._judge
 
     def _judge(self, program):
-        self.seen.append(program.source)
+        if not program.source.startswith("smallest"):
+            self.seen.append(program.source)
         return Judged(Verdict(program.source.partition(" ")[2]), f"log of {program.source}", 0.5)

@@ -205,6 +205,14 @@ def test_a_language_that_cannot_be_made_ready_is_a_skip(asked, judge, tmp_path):
     assert judge.seen == []
 
 
+def test_a_language_in_which_nothing_passes_is_a_skip(asked, judge, tmp_path):
+    plain = Scorer({"plain": Plain(smallest="smallest failed")}, judge, 1, {})
+    found = plain.score(asked, SOLUTIONS, tmp_path)
+    reason = "plain does not work here: a program that does nothing ends as failed: log of smallest failed"
+    assert found.values()["skipped"] == reason
+    assert judge.seen == []
+
+
 def test_whatever_happens_to_a_program_the_others_are_judged(scorer, asked, tmp_path):
     class Clumsy(Judge):
         def _judge(self, program):
@@ -223,6 +231,8 @@ def test_programs_that_run_are_ended_when_nobody_asks_any_more(scorer, asked, tm
 
     class Endless(Judge):
         def _judge(self, program):
+            if program.source.startswith("smallest"):
+                return super()._judge(program)
             if program.source != "b timeout":
                 begun.wait()
                 raise KeyboardInterrupt

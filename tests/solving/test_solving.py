@@ -17,7 +17,7 @@ from mftrun.solving.generations import generations_file, model_name, write_gener
 from mftrun.solving.lines import Part
 from mftrun.solving.questions import Key, questions
 from mftrun.solving.sharing import Left, Manner, Record, count_ranks, deal
-from mftrun.solving.solve import Solver, solve_loaded
+from mftrun.solving.solve import Solver
 from mftrun.solving.styles import STYLES
 
 
@@ -63,11 +63,6 @@ def test_greedy_and_sampled_answers_are_those_of_one_at_a_time(
     assert Solver(model, lively, tmp_path / "b").solve([task()]) == {"sums": expected["lively"]}
     assert len({text for samples in expected["lively"] for text in samples}) > 7  # chance acts
     assert len({samples[0] for samples in expected["greedy"]}) > 2  # and so does what is asked
-
-
-def test_a_model_that_is_loaded_needs_no_record(model, generator, lively, expected):
-    assert solve_loaded(generator, model.bound, task(), lively) == expected["lively"]
-    assert solve_loaded(generator, model.bound, task(first=2), lively) == expected["lively"][:2]
 
 
 def test_records_are_whole_and_in_order(model, lively, expected, tmp_path):
@@ -329,9 +324,12 @@ def test_names_of_models_and_files(tmp_path):
     run.mkdir(parents=True)
     assert model_name(str(run)) == "my-run"
     assert model_name("owner/Name-7b.v2") == "Name-7b.v2"
+    assert model_name("runs/demo/2026-01-02_03-04-05/model") == "demo-2026-01-02_03-04-05"
     assert model_name("anything", "mine") == "mine"
     with pytest.raises(ConfigError, match="letters, digits"):
         model_name("anything", "a/b")
+    with pytest.raises(ConfigError, match=r"job\.model_name: must be letters"):
+        model_name("anything", "..")
     file = generations_file(tmp_path, "m", "mbpp")
     assert file == tmp_path / "generations_m" / "generations_mbpp_m.json"
     write_generations(file, [["a\n", "b"], ["ü", ""]])

@@ -9,12 +9,12 @@ import scoring_worlds
 import torch
 from runs import assert_same_tensors, overrides_for, train
 from test_resume import assert_equal, strike
+from tiny_models import saved
 
 from mftrun.compose import compose
 from mftrun.errors import ConfigError
 from mftrun.examining.aside import done_aside
 from mftrun.launch import StopRequest, run_ranks
-from mftrun.models.tiny import TinyLlama
 from mftrun.schema import check
 from mftrun.sweeps.outcome import finished
 from mftrun.tracking import jsonl
@@ -150,24 +150,7 @@ def test_work_aside_comes_back_or_is_given_up():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model that has learnt nothing, but is sure of itself."""
-    sizes = TinyLlama(
-        vocab_size=300,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=96,
-    )
-    tokenizer = sizes.tokenizer(lambda: iter(["def add(a, b):\n    return a + b\n"] * 9))
-    torch.manual_seed(1)
-    model = sizes.load(tokenizer, torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4.0)
-    path = tmp_path_factory.mktemp("scoring") / "tiny"
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
+    return str(saved(tmp_path_factory.mktemp("scoring") / "tiny"))
 
 
 def reported(folder, strategy, ranks, *, answers=True):

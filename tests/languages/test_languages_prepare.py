@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 import pytest
+from judging import verdict
 
+from mftrun.benchmarks.compat import UPSTREAM
 from mftrun.errors import MftrunError
-from mftrun.languages.base import Program
+from mftrun.languages.base import Program, Verdict
 from mftrun.languages.python import Python
 from mftrun.languages.registry import languages
 from mftrun.scoring.attempts import fingerprint
@@ -26,6 +28,13 @@ def test_a_program_is_known_again(name):
     again = fingerprint(program, _language(name), {})
     assert fingerprint(program, _language(name), {}) == again
     assert fingerprint(Program(name, "x", 1), _language(name), {}) != again
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smallest_program_passes(name):
+    language = _language(name)
+    assert verdict(language, language.smallest) is Verdict.PASSED
+    assert verdict(languages(UPSTREAM)[name], language.smallest) is Verdict.PASSED
 
 
 @dataclass(frozen=True)
