@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mftrun.sandbox.base import BUILD, JOB, End, Outcome, Sandbox, Step
 from mftrun.sandbox.building import Building
-from mftrun.sandbox.folders import hand_over
+from mftrun.sandbox.enclosed import Enclosed
 from mftrun.sandbox.mounts import folders, system
 from mftrun.sandbox.process import Command, started
 from mftrun.sandbox.rlimits import NOBODY, SHARED_MEMORY, limited, plain_code
@@ -60,7 +60,7 @@ exec "$@"
 """
 
 
-class Bubblewrap:
+class Bubblewrap(Enclosed):
     """Runs commands in ``bwrap``, as an ordinary user or, where this is root, as nobody.
 
     Args:
@@ -75,19 +75,7 @@ class Bubblewrap:
         self._program = program
         self._fault = fault
 
-    def run(self, step: Step, files: Path, build: Path) -> Outcome:
-        """See `Sandbox.run`.
-
-        A program that a signal has ended cannot be told from one that exits with 128 + the signal.
-        """
-        try:
-            return self._run(step, files, build)
-        except OSError as error:
-            return Outcome(End.ERROR, None, "", "", 0.0, str(error))
-
-    def _run(self, step: Step, files: Path, build: Path) -> Outcome:
-        hand_over(files, build)
-        building = Building(step, build)
+    def _outcome(self, step: Step, files: Path, build: Path, building: Building) -> Outcome:
         with Status.opened() as status, refusing() as refused:
             arguments = self._arguments(step, files, build, _told(status.write, refused))
             kept = [handle for handle in (status.write, refused) if handle is not None]
@@ -97,7 +85,7 @@ class Bubblewrap:
                 outcome = running.wait([usage.check, *building.checks], usage.was_large)
                 running.kill()
                 status.wait_for_death()
-        return building.ended(_as_inside(outcome, status.exit_code()))
+        return _as_inside(outcome, status.exit_code())
 
     def _arguments(self, step: Step, files: Path, build: Path, told: Sequence[str]) -> list[str]:
         shown = [

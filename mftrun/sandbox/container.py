@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mftrun.sandbox.base import BUILD, JOB, End, Limits, Outcome, Sandbox, Step
 from mftrun.sandbox.building import Building
-from mftrun.sandbox.folders import hand_over
+from mftrun.sandbox.enclosed import Enclosed
 from mftrun.sandbox.process import Command, started
 from mftrun.sandbox.rlimits import NOBODY, OPEN_FILES, SHARED_MEMORY, plain_code
 from mftrun.sandbox.trial import UnusableError, try_out
@@ -29,7 +29,7 @@ _PLACES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST", "
 _KNOWN = ("PATH", "HOME", *_PLACES)
 
 
-class Container:
+class Container(Enclosed):
     """Runs each command in a container of its own, without network, as an unprivileged user.
 
     Args:
@@ -42,22 +42,10 @@ class Container:
         self._image = image
         self.name = f"{Path(engine).name} with {image}"
 
-    def run(self, step: Step, files: Path, build: Path) -> Outcome:
-        """See `Sandbox.run`.
-
-        A program that a signal has ended cannot be told from one that exits with 128 + the signal.
-        """
-        try:
-            return self._run(step, files, build)
-        except OSError as error:
-            return Outcome(End.ERROR, None, "", "", 0.0, str(error))
-
-    def _run(self, step: Step, files: Path, build: Path) -> Outcome:
-        hand_over(files, build)
+    def _outcome(self, step: Step, files: Path, build: Path, building: Building) -> Outcome:
         name = f"mftrun-{uuid.uuid4().hex}"
         arguments = [self._engine, *self._arguments(step, files, build, name)]
         limits = replace(step.limits, seconds=step.limits.seconds + _START)
-        building = Building(step, build)
         outcome = None
         try:
             with started(Command(arguments, limits, step.stdin, engine_environment())) as running:
@@ -65,7 +53,7 @@ class Container:
         finally:
             if outcome is None or outcome.end is not End.EXITED:
                 self._remove(name)
-        return building.ended(self._as_inside(outcome, name, step.command[0]))
+        return self._as_inside(outcome, name, step.command[0])
 
     def _arguments(self, step: Step, files: Path, build: Path, name: str) -> Iterator[str]:
         yield from ("run", "--rm", "--interactive", "--pull", "never", "--name", name, "--workdir", "/tmp")
