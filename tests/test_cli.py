@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fake_jobs import exit_code, work_folder
 
 from mftrun import cli, hydra_plugin
 from mftrun.compose import compose
@@ -47,18 +47,8 @@ RunCli = Callable[..., int]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to run in, with a job that can be imported, and a log that goes back to pytest."""
-    (tmp_path / f"{FAKE}.py").write_text(JOB)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    root, level = logging.getLogger(), logging.getLogger().level
-    handlers = list(root.handlers)
-    yield work
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:], root.level = handlers, level
-    sys.modules.pop(FAKE, None)
+    with work_folder(tmp_path, monkeypatch, FAKE, JOB) as work:
+        yield work
 
 
 @pytest.fixture
@@ -67,12 +57,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch) -> RunCli:
 
     def run(*arguments: str, job: str | None = "Echo") -> int:
         chosen = [f"job._target_={FAKE}.{job}", f"allowed_targets=[{FAKE}]"] if job else []
-        monkeypatch.setattr(sys, "argv", ["mftrun", *arguments, *chosen])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
+        return exit_code(monkeypatch, *arguments, *chosen)
 
     return run
 

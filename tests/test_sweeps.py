@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import os
 import pickle
@@ -18,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 from commands import mftrun
+from fake_jobs import exit_code, work_folder
 from hydra.core.config_store import ConfigStore
 from runs import overrides_for
 
-from mftrun import cli
 from mftrun.compose import compose
 from mftrun.errors import ConfigError, MftrunError
 from mftrun.lock import is_locked, locked
@@ -57,18 +56,8 @@ RunCli = Callable[..., int]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to run in, with a job that can be imported, and a log that goes back to pytest."""
-    (tmp_path / f"{FAKE}.py").write_text(JOB)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    root, level = logging.getLogger(), logging.getLogger().level
-    handlers = list(root.handlers)
-    yield work
-    for handler in [one for one in root.handlers if one not in handlers]:
-        handler.close()
-    root.handlers[:], root.level = handlers, level
-    sys.modules.pop(FAKE, None)
+    with work_folder(tmp_path, monkeypatch, FAKE, JOB) as work:
+        yield work
 
 
 @pytest.fixture
@@ -77,12 +66,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch) -> RunCli:
 
     def run(*arguments: str) -> int:
         chosen = [f"job._target_={FAKE}.Fake", f"allowed_targets=[{FAKE}]"]
-        monkeypatch.setattr(sys, "argv", ["mftrun", *arguments, *chosen])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
+        return exit_code(monkeypatch, *arguments, *chosen)
 
     return run
 
