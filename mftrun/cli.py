@@ -29,11 +29,10 @@ from mftrun.lock import LOCK, locked
 from mftrun.paths import CONFIG_FILE, NEVER, resource_dir
 from mftrun.rerun import config_name
 from mftrun.sweeps.asked import MULTIRUN
-from mftrun.sweeps.sweep import Sweep, refuse_unusable, register_sweeper
+from mftrun.sweeps.sweep import Sweep, refuse_unusable
 
 # Importing this module is what a launcher's worker does on another machine: it must know our resolvers.
 hydra_plugin.register()
-register_sweeper()
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _SET_BY_US = "MFTRUN_SHORT_ERRORS"

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from mftrun.errors import ConfigError, MftrunError
@@ -28,7 +26,6 @@ STUDY = "study.json"
 
 _FOLDER = "hydra.sweep.dir"
 _SAMPLER = "hydra/sweeper/sampler"
-_OPTUNA = "hydra_plugins.mftrun.OptunaSweeper"
 
 log = logging.getLogger(__name__)
 
@@ -178,33 +175,6 @@ def refuse_unusable(arguments: Sequence[str]) -> None:
             raise ConfigError(_FOLDER, f"does not say where a sweep goes; say output_dir={value or 'DIR'}")
         if (key, value) == (_SAMPLER, "grid"):
             raise ConfigError(_SAMPLER, "grid is what a sweep without Optuna runs: -m KEY=A,B OTHER=C,D")
-
-
-def register_sweeper() -> None:
-    """Makes `hydra/sweeper=optuna` ours, whether the extra `sweep` is installed or not."""
-    # Hydra builds sweepers by names below hydra_plugins alone.
-    Plugins.instance().class_name_to_class[_OPTUNA] = _optuna_sweeper
-    # A file of that name in conf/ would be checked against the plugin's own config, which has it, too.
-    node = {"defaults": ["mftrun_optuna", "_self_"]}
-    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node)
-
-
-def _optuna_sweeper(**parameters: Any) -> Any:
-    """The sweeper of conf/hydra/sweeper/optuna.yaml.
-
-    Raises:
-        ConfigError: The extra `sweep` is not installed.
-    """
-    try:
-        import optuna
-
-        from mftrun.sweeps.by_optuna import ResumableSweeper
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "hydra/sweeper", f'{error.name} is not installed: pip install "mftrun[sweep]"'
-        ) from error
-    optuna.logging.disable_default_handler()  # Hydra's sweeper says the same
-    return ResumableSweeper(**parameters)
 
 
 def _is_job(path: Path) -> bool:
